@@ -1,0 +1,133 @@
+"""Every error dulian raises, sorted by who can fix it. What each becomes on a wire is not said here.
+
+    DulianError
+    ├── InputError                 the caller: change the input
+    │   ├── MalformedInputError        an empty body, an option out of range, a broken envelope
+    │   ├── InputNotFoundError         no such file or folder
+    │   ├── InputTooLargeError         too many bytes, pixels or pixels along one side
+    │   ├── UnsupportedImageError      the bytes are no image type that is accepted
+    │   └── ImageDecodeError           a known image type that does not decode
+    │       └── ImageTruncatedError        … because the file ends too early
+    ├── AccessError                the caller's key
+    ├── BackendError               the installation: mend it and start again
+    │   ├── MissingDependencyError     a package of an extra is not installed
+    │   ├── UnknownNameError           no such profile, model or engine
+    │   ├── WeightsError               a weights file is missing or not the one expected
+    │   └── ConversionError            a network that cannot be converted
+    ├── OverloadedError            time: come back later
+    ├── DeadlineError              time: allow more of it
+    └── InferenceError             us: a defect of dulian
+        └── SharedSessionError         one session used by two threads
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DulianError(Exception):
+    """Base of the tree; ``code`` is the stable slug that JSON errors and exit codes are made from."""
+
+    code: ClassVar[str] = "internal"
+
+
+class InputError(DulianError):
+    """The caller's input cannot be used."""
+
+    code = "invalid_input"
+
+
+class MalformedInputError(InputError):
+    """The request or its options make no sense, whatever the picture."""
+
+    code = "malformed_input"
+
+
+class InputNotFoundError(InputError):
+    """A named file or folder does not exist or cannot be read."""
+
+    code = "input_not_found"
+
+
+class InputTooLargeError(InputError):
+    """The input exceeds a limit of bytes, pixels, or pixels along one side."""
+
+    code = "input_too_large"
+
+
+class UnsupportedImageError(InputError):
+    """The leading bytes belong to no accepted image type."""
+
+    code = "unsupported_image"
+
+
+class ImageDecodeError(InputError):
+    """The type is known, yet the picture does not decode."""
+
+    code = "image_decode_failed"
+
+
+class ImageTruncatedError(ImageDecodeError):
+    """The file ends before its picture does."""
+
+    code = "image_truncated"
+
+
+class AccessError(DulianError):
+    """The caller's key is missing, unknown or not allowed to do this."""
+
+    code = "access_denied"
+
+
+class BackendError(DulianError):
+    """The installation lacks something or holds something wrong."""
+
+    code = "backend_unavailable"
+
+
+class MissingDependencyError(BackendError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+    code = "missing_dependency"
+
+
+class UnknownNameError(BackendError):
+    """A profile, model or engine that the catalog does not have; the message lists those it has."""
+
+    code = "unknown_name"
+
+
+class WeightsError(BackendError):
+    """A weights file is missing, damaged or another one; the message names file, hashes and cure."""
+
+    code = "weights_invalid"
+
+
+class ConversionError(BackendError):
+    """A network holds a layer or parameter that the converter does not support."""
+
+    code = "conversion_failed"
+
+
+class OverloadedError(DulianError):
+    """There is no room for this work now."""
+
+    code = "overloaded"
+
+
+class DeadlineError(DulianError):
+    """The work's deadline passed."""
+
+    code = "deadline_exceeded"
+
+
+class InferenceError(DulianError):
+    """A network answered with something it must not answer: a defect of ours."""
+
+    code = "inference_failed"
+
+
+class SharedSessionError(InferenceError):
+    """A session was used outside the thread that owns it."""
+
+    code = "session_shared"
