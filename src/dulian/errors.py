@@ -1,23 +1,23 @@
 """Every error dulian raises, sorted by who can fix it. What each becomes on a wire is not said here.
 
-    DulianError
-    ├── InputError                 the caller: change the input
-    │   ├── MalformedInputError        an empty body, an option out of range, a broken envelope
-    │   ├── InputNotFoundError         no such file or folder
-    │   ├── InputTooLargeError         too many bytes, pixels or pixels along one side
-    │   ├── UnsupportedImageError      the bytes are no image type that is accepted
-    │   └── ImageDecodeError           a known image type that does not decode
-    │       └── ImageTruncatedError        … because the file ends too early
-    ├── AccessError                the caller's key
-    ├── BackendError               the installation: mend it and start again
-    │   ├── MissingDependencyError     a package of an extra is not installed
-    │   ├── UnknownNameError           no such profile, model or engine
-    │   ├── WeightsError               a weights file is missing or not the one expected
-    │   └── ConversionError            a network that cannot be converted
-    ├── OverloadedError            time: come back later
-    ├── DeadlineError              time: allow more of it
-    └── InferenceError             us: a defect of dulian
-        └── SharedSessionError         one session used by two threads
+DulianError
+├── InputError                 the caller: change the input
+│   ├── MalformedInputError        an empty body, an option out of range, a broken envelope
+│   ├── InputNotFoundError         no such file or folder
+│   ├── InputTooLargeError         too many bytes, pixels or pixels along one side
+│   ├── UnsupportedImageError      the bytes are no image type that is accepted
+│   └── ImageDecodeError           a known image type that does not decode
+│       └── ImageTruncatedError        … because the file ends too early
+├── AccessError                the caller's key
+├── BackendError               the installation: mend it and start again
+│   ├── MissingDependencyError     a package of an extra is not installed
+│   ├── UnknownNameError           no such profile, model or engine
+│   ├── WeightsError               a weights file is missing or not the one expected
+│   └── ConversionError            a network that cannot be converted
+├── OverloadedError            time: come back later
+├── DeadlineError              time: allow more of it
+└── InferenceError             us: a defect of dulian
+    └── SharedSessionError         one session used by two threads
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class GenderEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Rough head pose in degrees from five points; positive yaw turns to the image's right, pitch up, roll clockwise."""
+    """Rough head pose in degrees from five points; positive: yaw to the image's right, pitch up, roll clockwise."""
 
     yaw: float
     pitch: float

@@ -136,7 +136,9 @@ class Profile:
     """A detector and the estimators that work on its faces.
 
     ``detection_side`` is the longer side, in pixels, of the picture the detector sees (None: its
-    fixed input). ``min_confidence`` is the default threshold.
+    fixed input). ``min_confidence`` is the default threshold. A picture whose best face stays below
+    ``sure_confidence`` is also looked at lying on its sides and upside down; faces found only then need
+    ``retry_confidence``, because three more looks find three times as many ghosts.
     """
 
     name: str
@@ -145,6 +147,8 @@ class Profile:
     detector: ModelRow
     estimators: tuple[ModelRow, ...]
     min_confidence: float
+    sure_confidence: float
+    retry_confidence: float
     nms_iou_threshold: float
     detection_side: int | None = None
 
@@ -225,8 +229,8 @@ RES10_SSD = ModelRow(
     family="res10_ssd",
     weights=WeightsFile(
         name="res10_300x300_ssd_iter_140000.onnx",
-        size=0,
-        sha256="RES10",
+        size=10_935_290,
+        sha256="a1d0dbc371504c6ea6d960ae633c41af24a7cf65a54e2a5fb70714be6122bd65",
     ),
     originals=(
         WeightsFile(
@@ -266,7 +270,9 @@ RES10_SSD = ModelRow(
 AGE_NET = ModelRow(
     name="age_net",
     family="classifier",
-    weights=WeightsFile(name="age_net.onnx", size=0, sha256="AGE"),
+    weights=WeightsFile(
+        name="age_net.onnx", size=45_963_198, sha256="e52a73f88fb40ca0b9b86bb2db11c0668f2da6d6c988ba088612f98cf3013fe1"
+    ),
     originals=(
         WeightsFile(
             name="deploy_age.prototxt",
@@ -306,7 +312,11 @@ AGE_NET = ModelRow(
 GENDER_NET = ModelRow(
     name="gender_net",
     family="classifier",
-    weights=WeightsFile(name="gender_net.onnx", size=0, sha256="GENDER"),
+    weights=WeightsFile(
+        name="gender_net.onnx",
+        size=45_950_884,
+        sha256="ced40d67b2a5a61e18192819c235c97994a01a8f9bba9e576034fdc34c1c4be8",
+    ),
     originals=(
         WeightsFile(
             name="deploy_gender.prototxt",
@@ -357,7 +367,11 @@ DLIB_EYE_HEIGHT = 0.28
 YUNET = ModelRow(
     name="yunet",
     family="yunet",
-    weights=WeightsFile(name="face_detection_yunet_2023mar_symbolic.onnx", size=0, sha256="YUNET"),
+    weights=WeightsFile(
+        name="face_detection_yunet_2023mar_symbolic.onnx",
+        size=229_755,
+        sha256="c28a5671b6f7dd85a88cddd7fefb19fe472ff79e7c598c089f8eafdaa13ef834",
+    ),
     originals=(
         WeightsFile(
             name="face_detection_yunet_2023mar.onnx",
@@ -432,6 +446,8 @@ PROFILES: dict[str, Profile] = {
         detector=YUNET,
         estimators=(DLIB_AGE, DLIB_GENDER),
         min_confidence=0.6,
+        sure_confidence=0.9,
+        retry_confidence=0.8,
         nms_iou_threshold=0.3,
         detection_side=640,
     ),
@@ -442,6 +458,8 @@ PROFILES: dict[str, Profile] = {
         detector=RES10_SSD,
         estimators=(AGE_NET, GENDER_NET),
         min_confidence=0.5,
+        sure_confidence=0.95,
+        retry_confidence=0.8,
         nms_iou_threshold=0.45,
     ),
 }

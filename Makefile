@@ -1,0 +1,67 @@
+# Two commands do everything on a fresh Debian or Ubuntu machine: make demo, make test.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+OPENCV5 := .cache/opencv5
+
+.PHONY: help demo test check lint types unit opencv5 wheel-test lock calibration clean
+
+help:            ## what there is
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+demo: $(VENV)/.run   ## analyse a sample photo, or your own: make demo PHOTO=me.jpg
+	@$(BIN)/dulian models pull standard $(if $(PHOTO),,samples)
+	@$(BIN)/python examples/demo.py $(if $(PHOTO),--photo "$(PHOTO)") --output demo-output
+
+test: check unit opencv5 wheel-test   ## everything CI runs
+
+check: lint types   ## style, types, layers
+lint: $(VENV)/.dev
+	$(BIN)/ruff check src tests examples tools
+	$(BIN)/ruff format --check src tests examples tools
+	$(BIN)/lint-imports
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev   ## the test suite with coverage, under the pinned OpenCV 4
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --fail-under=90
+
+opencv5: $(VENV)/.dev $(OPENCV5)/.done   ## what touches OpenCV, once more under OpenCV 5
+	PYTHONPATH=$(OPENCV5) $(BIN)/python -m pytest tests/unit tests/contract tests/golden
+
+wheel-test: $(VENV)/.dev   ## the built wheel in an empty environment
+	$(BIN)/python -m pytest -m wheel tests/package
+
+lock:            ## renew the hash-pinned requirements
+	$(BIN)/python tools/lock.py
+
+calibration: $(VENV)/.dev   ## refit the calibration tables: make calibration DATA=folder
+	$(BIN)/python tools/fit_calibration.py "$(DATA)"
+
+clean:
+	rm -rf $(VENV) .cache demo-output dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# An environment is made once and renewed when its requirements change.
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"dulian needs Python 3.11 or newer, this is {v[0]}.{v[1]}; try make PYTHON=python3.12" if v < (3, 11) else 0)'
+	@$(PYTHON) -m venv $(VENV) || { echo "python3-venv is missing: apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.made requirements/run.txt pyproject.toml
+	@echo "installing the environment in $(VENV) …"
+	@$(PIP) -r requirements/run.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	@$(PIP) -r requirements/dev.txt
+	@touch $@
+
+$(OPENCV5)/.done: $(VENV)/.made requirements/opencv5.txt
+	@rm -rf $(OPENCV5)
+	@$(PIP) --no-deps --target $(OPENCV5) -r requirements/opencv5.txt
+	@touch $@

@@ -1,0 +1,5 @@
+"""``python -m dulian`` is the ``dulian`` command."""
+
+from dulian.cli import main
+
+main()

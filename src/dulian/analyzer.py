@@ -1,0 +1,281 @@
+"""The heart: a picture goes in, a frozen result comes out. Detect, crop, estimate, judge.
+
+Pure: no files, no environment, no wires. One analyzer belongs to one thread, as its sessions do.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+
+from dulian.calibration import Calibration
+from dulian.crops import Crops
+from dulian.errors import MalformedInputError
+from dulian.faces import (
+    AgeEstimate,
+    AnalysisResult,
+    Attribute,
+    BoundingBox,
+    Detection,
+    Face,
+    FaceOrder,
+    GenderEstimate,
+    Hint,
+    ImageInfo,
+    Landmarks,
+    Message,
+    ModelInfo,
+    Quality,
+    Status,
+    Timings,
+)
+from dulian.geometry import turn_points
+from dulian.image import Image
+from dulian.messages import REASONS, article_label, hint_message, reason_message
+from dulian.models import AttributeEstimator, DetectionOutcome, Detector
+from dulian.quality import MIN_SIZE_PX, QUALITY_CROP, assess
+
+ALL_ATTRIBUTES: frozenset[Attribute] = frozenset(get_args(Attribute))
+MAX_FACES = 50
+Turn = Literal[0, 90, 180, 270]
+# Quarter turns tried, in this order, on a picture in which no sure face was found upright.
+RETRY_TURNS: tuple[Turn, ...] = (90, 270, 180)
+# How much more confident a turned look must be: turns 1 upright picture in 150 by mistake, on development photos.
+TURN_MARGIN = 0.04
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalyzeOptions:
+    """What a caller may ask of one analysis; ``min_confidence`` None means the profile's own."""
+
+    max_faces: int = MAX_FACES
+    min_confidence: float | None = None
+    attributes: frozenset[Attribute] = ALL_ATTRIBUTES
+    order: FaceOrder = "size"
+    coverage: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_faces <= MAX_FACES:
+            raise MalformedInputError(f"max_faces {self.max_faces} is not between 1 and {MAX_FACES}")
+        if self.min_confidence is not None and not 0 < self.min_confidence <= 1:
+            raise MalformedInputError(f"min_confidence {self.min_confidence} is not above 0 and at most 1")
+        if unknown := set(self.attributes) - ALL_ATTRIBUTES:
+            raise MalformedInputError(f"unknown attribute {min(unknown)!r}; choose from age, gender")
+        if self.order not in get_args(FaceOrder):
+            raise MalformedInputError(f"unknown order {self.order!r}; choose from {', '.join(get_args(FaceOrder))}")
+        if not 0.5 <= self.coverage <= 0.99:
+            raise MalformedInputError(f"coverage {self.coverage} is not between 0.5 and 0.99")
+
+
+DEFAULT_OPTIONS = AnalyzeOptions()
+
+
+class Analyzer:
+    """One detector, its estimators and their calibration, for one thread."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        estimators: Sequence[AttributeEstimator],
+        calibration: Calibration,
+        *,
+        model: ModelInfo,
+        min_confidence: float,
+        sure_confidence: float,
+        retry_confidence: float,
+    ) -> None:
+        self._detector = detector
+        self._estimators = tuple(estimators)
+        self._calibration = calibration
+        self._model = model
+        self._min_confidence = min_confidence
+        self._sure_confidence = sure_confidence
+        self._retry_confidence = retry_confidence
+
+    def analyze(
+        self, image: Image, options: AnalyzeOptions = DEFAULT_OPTIONS, *, incomplete: bool = False
+    ) -> AnalysisResult:
+        """Analyse an upright ``(H, W, 3)`` BGR picture.
+
+        ``incomplete`` says that the decoder had to fill part of it.
+        """
+        started = time.perf_counter()
+        threshold = self._min_confidence if options.min_confidence is None else options.min_confidence
+        view, outcome, turn = self._look(image, threshold)
+        detected = time.perf_counter()
+        image_wh = (image.shape[1], image.shape[0])
+        view_wh = (view.shape[1], view.shape[0])
+        candidates = [_Candidate(found, _turn_back(found, view_wh, turn)) for found in outcome.detections]
+        ranked = _rank(candidates, view, image_wh, options.order, incomplete)
+        chosen = ranked[: options.max_faces]
+        faces = self._describe(chosen, view, image_wh, options, incomplete)
+        finished = time.perf_counter()
+        return AnalysisResult(
+            image=ImageInfo(*image_wh, turn),
+            model=self._model,
+            faces=faces,
+            skipped=len(ranked) - len(chosen),
+            hint=None if faces else _hint(outcome.best_rejected, threshold),
+            timings_ms=Timings(
+                detect=(detected - started) * 1000,
+                attributes=(finished - detected) * 1000,
+                total=(finished - started) * 1000,
+            ),
+        )
+
+    def _look(self, image: Image, threshold: float) -> tuple[Image, DetectionOutcome, Turn]:
+        """Find faces upright, else lying on a side or upside down; the picture as it was seen comes along.
+
+        Detectors find sideways faces too, with less confidence and landmarks in the wrong places, so a
+        picture without one sure face is looked at from all sides.
+        """
+        best: tuple[Image, DetectionOutcome, Turn] = image, self._detector.detect(image, min_confidence=threshold), 0
+        if _best_confidence(best[1]) >= self._sure_confidence:
+            return best
+        for turn in RETRY_TURNS:
+            view = np.ascontiguousarray(np.rot90(image, -turn // 90))
+            outcome = self._detector.detect(view, min_confidence=max(threshold, self._retry_confidence))
+            if _clearly_better(outcome, best[1]):
+                best = view, outcome, turn
+        return best
+
+    def _describe(
+        self,
+        chosen: Sequence[_Candidate],
+        view: Image,
+        image_wh: tuple[int, int],
+        options: AnalyzeOptions,
+        incomplete: bool,
+    ) -> tuple[Face, ...]:
+        if not chosen:
+            return ()
+        crops = Crops(view, tuple(candidate.seen for candidate in chosen))
+        ages, genders = self._estimate(crops, len(chosen), options)
+        view_wh = (view.shape[1], view.shape[0])
+        faces = []
+        for index, candidate in enumerate(chosen):
+            quality = assess(candidate.seen, crops.cut(QUALITY_CROP)[index], view_wh, incomplete=incomplete)
+            faces.append(_make_face(index, candidate.upright, image_wh, ages[index], genders[index], quality))
+        return tuple(faces)
+
+    def _estimate(
+        self, crops: Crops, count: int, options: AnalyzeOptions
+    ) -> tuple[list[AgeEstimate | None], list[GenderEstimate | None]]:
+        ages: list[AgeEstimate | None] = [None] * count
+        genders: list[GenderEstimate | None] = [None] * count
+        for estimator in self._estimators:
+            wanted = estimator.provides & options.attributes
+            if not wanted:
+                continue
+            scores = estimator.estimate(crops.cut(estimator.crop))
+            if scores.age is not None and "age" in wanted:
+                rows = scores.age.probabilities.astype(np.float64)
+                ages = [self._calibration.age(row, scores.age.years, options.coverage) for row in rows]
+            if scores.female is not None and "gender" in wanted:
+                genders = [self._calibration.gender(share) for share in scores.female.tolist()]
+        return ages, genders
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A detection as it was seen (perhaps in a turned picture) and in the upright picture."""
+
+    seen: Detection
+    upright: Detection
+
+
+def _best_confidence(outcome: DetectionOutcome) -> float:
+    return max((found.confidence for found in outcome.detections), default=0.0)
+
+
+def _clearly_better(turned: DetectionOutcome, so_far: DetectionOutcome) -> bool:
+    """Whether a turned look found a surer face, and as much to see in all."""
+    if _best_confidence(turned) <= _best_confidence(so_far) + TURN_MARGIN:
+        return False
+    return sum(found.confidence for found in turned.detections) > sum(found.confidence for found in so_far.detections)
+
+
+def _turn_back(detection: Detection, view_wh: tuple[int, int], turn: Turn) -> Detection:
+    if turn == 0:
+        return detection
+    corners = turn_points(np.array(list(detection.box), np.float32).reshape(2, 2), view_wh, turn)
+    box = BoundingBox(*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
+    landmarks = None
+    if detection.landmarks is not None:
+        points = turn_points(np.array(list(detection.landmarks), np.float32), view_wh, turn)
+        landmarks = Landmarks(*((x, y) for x, y in points.tolist()))
+    return Detection(box, detection.confidence, landmarks)
+
+
+def _rank(
+    candidates: list[_Candidate], view: Image, image_wh: tuple[int, int], order: FaceOrder, incomplete: bool
+) -> list[_Candidate]:
+    """Candidates in the order asked for; ties keep the detector's order, most confident first."""
+    if order == "confidence":
+        return sorted(candidates, key=lambda candidate: -candidate.seen.confidence)
+    if order == "left_to_right":
+        return sorted(candidates, key=lambda candidate: candidate.upright.box.x1)
+    if order == "quality":
+        crops = Crops(view, tuple(candidate.seen for candidate in candidates)).cut(QUALITY_CROP)
+        view_wh = (view.shape[1], view.shape[0])
+        scores = {
+            id(candidate): assess(candidate.seen, crop, view_wh, incomplete=incomplete).score
+            for candidate, crop in zip(candidates, crops, strict=True)
+        }
+        return sorted(candidates, key=lambda candidate: -scores[id(candidate)])
+    return sorted(candidates, key=lambda candidate: -_clip(candidate.upright.box, image_wh).area)
+
+
+def _make_face(
+    index: int,
+    detection: Detection,
+    image_wh: tuple[int, int],
+    age: AgeEstimate | None,
+    gender: GenderEstimate | None,
+    quality: Quality,
+) -> Face:
+    reasons = list(quality.reasons)
+    undecided = gender is not None and gender.value is None
+    if undecided:
+        reasons.append("low_confidence")
+    status: Status = "low_quality" if quality.reasons else "uncertain" if undecided else "ok"
+    return Face(
+        id=index,
+        box=_clip(detection.box, image_wh),
+        confidence=detection.confidence,
+        landmarks=detection.landmarks,
+        age=age,
+        gender=gender,
+        quality=replace(quality, reasons=tuple(reasons)),
+        status=status,
+        label=article_label(age, gender),
+        message=_message(reasons, quality),
+    )
+
+
+def _message(reasons: list[str], quality: Quality) -> Message | None:
+    for code in REASONS:
+        if code in reasons:
+            return reason_message(code, size_px=quality.size_px, min_size_px=MIN_SIZE_PX)
+    return None
+
+
+def _clip(box: BoundingBox, image_wh: tuple[int, int]) -> BoundingBox:
+    width, height = image_wh
+    return BoundingBox(
+        min(max(box.x1, 0.0), width),
+        min(max(box.y1, 0.0), height),
+        min(max(box.x2, 0.0), width),
+        min(max(box.y2, 0.0), height),
+    )
+
+
+def _hint(best_rejected: Detection | None, threshold: float) -> Hint:
+    if best_rejected is None:
+        return Hint(hint_message("no_face"))
+    message = hint_message("almost_a_face", score=best_rejected.confidence, threshold=threshold)
+    return Hint(message, best_rejected)

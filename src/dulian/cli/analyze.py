@@ -1,0 +1,189 @@
+"""``dulian analyze``: pictures in, a table or JSON lines out, annotated copies if asked."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dulian.cli.report import Answer, Report
+from dulian.errors import DulianError, MalformedInputError
+from dulian.faces import AnalysisResult
+from dulian.sources import STDIN, Source, find_sources, printable, read_source
+
+if TYPE_CHECKING:
+    from dulian.analyzer import AnalyzeOptions
+    from dulian.image import ImageLimits
+    from dulian.messages import Language
+    from dulian.pipeline import Pipeline
+
+ANY_REFUSED = 2
+
+
+class Order(StrEnum):
+    """Orders of faces, as the command line spells them."""
+
+    size = "size"
+    quality = "quality"
+    confidence = "confidence"
+    left_to_right = "left_to_right"
+
+
+def analyze(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Pictures, folders, globs, or - for stdin.")],
+    json_lines: Annotated[bool, typer.Option("--json", help="One JSON object per picture and line.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for annotated copies (NAME_faces.jpg).")
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="standard or classic.")] = None,
+    engine: Annotated[str | None, typer.Option(help="auto, onnxruntime, openvino, opencv, opencv-caffe.")] = None,
+    max_faces: Annotated[int, typer.Option(min=1, max=50, help="Faces per picture, at most.")] = 50,
+    min_confidence: Annotated[
+        float | None, typer.Option(min=0.01, max=1.0, help="Detection threshold; the profile's own if not given.")
+    ] = None,
+    attributes: Annotated[str, typer.Option(help="Any of age,gender; an empty text only detects.")] = "age,gender",
+    order: Annotated[Order, typer.Option(help="Order of the faces.")] = Order.size,
+    coverage: Annotated[
+        float, typer.Option(min=0.5, max=0.99, help="Probability with which the age interval holds the true age.")
+    ] = 0.9,
+    model_dir: Annotated[Path | None, typer.Option(help="Folder of the models.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never fetch models.")] = False,
+    language: Annotated[str | None, typer.Option(help="Labels and notes: en, zh or auto.")] = None,
+) -> None:
+    """Find faces in pictures; tell perceived gender and age, and how far to trust them.
+
+    Exit code 0: every picture was answered; 2: some were refused; 3: the installation lacks something.
+    """
+    from dulian.analyzer import AnalyzeOptions
+    from dulian.image import ImageLimits
+    from dulian.settings import choose_language
+
+    settings = _settings(profile, engine, model_dir, offline, language)
+    options = AnalyzeOptions(
+        max_faces=max_faces,
+        min_confidence=min_confidence,
+        attributes=_attributes(attributes),
+        order=order.value,
+        coverage=coverage,
+    )
+    sources = find_sources(paths)
+    if not sources:
+        raise MalformedInputError(f"no picture found in {', '.join(paths)}")
+    limits = ImageLimits()
+    tongue = choose_language(settings.language)
+    report = Report(len(sources), language=tongue, json_lines=json_lines)
+    pipeline, workers = _open(settings, limits, len(sources))
+    copies = _Copies(output, sources, tongue) if output else None
+    with report:
+        for answer in _answers(sources, pipeline, limits, options, copies, workers):
+            report.add(answer)
+    if report.refused:
+        raise typer.Exit(ANY_REFUSED)
+
+
+def _settings(
+    profile: str | None, engine: str | None, model_dir: Path | None, offline: bool, language: str | None
+) -> Any:
+    from pydantic import ValidationError
+
+    from dulian.settings import Settings
+
+    given = {"profile": profile, "engine": engine, "model_dir": model_dir, "language": language}
+    overrides: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if offline:
+        overrides["offline"] = True
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise MalformedInputError(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def _attributes(text: str) -> frozenset[Any]:
+    return frozenset(word.strip() for word in text.split(",") if word.strip())
+
+
+def _open(settings: Any, limits: ImageLimits, pictures: int) -> tuple[Pipeline, int]:
+    """The pipeline, and how many threads shall use it: one picture gets all cores, many get one core each."""
+    from dulian.cli.models import make_store
+    from dulian.factory import open_profile
+    from dulian.machine import effective_cores
+    from dulian.models.catalog import find_profile
+    from dulian.pipeline import Pipeline
+
+    cores = effective_cores()
+    workers = min(pictures, cores)
+    store = make_store(settings.model_dir, offline=settings.offline)
+    factory = open_profile(
+        find_profile(settings.profile), store, engine=settings.engine, threads=cores // workers, workers=workers
+    )
+    return Pipeline(factory.new_analyzer, limits=limits), workers
+
+
+def _answers(
+    sources: list[Source],
+    pipeline: Pipeline,
+    limits: ImageLimits,
+    options: AnalyzeOptions,
+    copies: _Copies | None,
+    workers: int,
+) -> Iterator[Answer]:
+    """Answers in the order of the sources, with a few pictures in flight at a time."""
+
+    def answer(source: Source) -> Answer:
+        try:
+            result, image = pipeline.analyze(read_source(source, max_bytes=limits.max_bytes), options)
+            if copies is not None:
+                copies.write(source, image, result)
+        except DulianError as error:
+            return Answer(source, error)
+        return Answer(source, result)
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="dulian") as pool:
+        waiting = iter(sources)
+        running = deque(pool.submit(answer, source) for source in islice(waiting, 2 * workers))
+        while running:
+            done = running.popleft().result()
+            running.extend(pool.submit(answer, source) for source in islice(waiting, 1))
+            yield done
+
+
+class _Copies:
+    """Annotated copies below one folder; never over an original, never outside the folder."""
+
+    def __init__(self, folder: Path, sources: list[Source], language: Language) -> None:
+        self._language = language
+        self._targets: dict[Path, Path] = {}
+        taken: set[Path] = set()
+        for source in sources:
+            target = _free_name(folder / source.relative.parent, source.relative.stem, taken)
+            taken.add(target)
+            self._targets[source.path] = target
+
+    def write(self, source: Source, image: Any, result: AnalysisResult) -> None:
+        """Draw and write one copy."""
+        from dulian.image import encode_jpeg
+        from dulian.render import annotate
+
+        target = self._targets[source.path]
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(encode_jpeg(annotate(image, result, language=self._language)))
+        except OSError as error:
+            raise MalformedInputError(f"cannot write {printable(str(target))}: {error.strerror}") from error
+
+
+def _free_name(folder: Path, stem: str, taken: set[Path]) -> Path:
+    name = "stdin" if stem == STDIN else stem
+    target = folder / f"{name}_faces.jpg"
+    number = 2
+    while target in taken:
+        target = folder / f"{name}_{number}_faces.jpg"
+        number += 1
+    return target

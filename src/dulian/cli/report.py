@@ -1,0 +1,166 @@
+"""What ``dulian analyze`` prints: a table for people, JSON lines for programs, progress while it takes long."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import typer
+
+from dulian.errors import DulianError
+from dulian.faces import AnalysisResult, Face
+from dulian.sources import Source, printable
+
+if TYPE_CHECKING:
+    from dulian.messages import Language
+
+# From this many pictures on, people want to see that something moves.
+PROGRESS_FROM = 4
+
+HEADINGS = {
+    "en": ("picture", "face", "gender", "age", "likely range", "bucket", "size", "notes"),
+    "zh": ("图片", "人脸", "性别", "年龄", "可能范围", "年龄段", "大小", "说明"),
+}
+SUMMARY = {
+    "en": "{pictures} pictures, {faces} faces, {refused} refused · {profile} on {engine} · {ms:.0f} ms per picture",
+    "zh": "{pictures} 张图片,{faces} 张人脸,{refused} 张被拒 · {profile},引擎 {engine} · 每张 {ms:.0f} 毫秒",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one picture: a result, or the error that refused it."""
+
+    source: Source
+    outcome: AnalysisResult | DulianError
+
+    def to_dict(self) -> dict[str, Any]:
+        """One JSON line of ``--json``."""
+        if isinstance(self.outcome, AnalysisResult):
+            return {"source": self.source.name, **self.outcome.to_dict()}
+        error = {"code": self.outcome.code, "message": printable(str(self.outcome)), "request_id": None}
+        return {"source": self.source.name, "error": error}
+
+
+class Report:
+    """Collects answers and prints them; refused pictures are one line each on standard error, at once."""
+
+    def __init__(self, expected: int, *, language: Language, json_lines: bool) -> None:
+        from rich.console import Console
+
+        self.refused = 0
+        self._expected = expected
+        self._language: Language = language
+        self._json_lines = json_lines
+        self._errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._progress = self._make_progress()
+        self._results: list[tuple[Source, AnalysisResult]] = []
+
+    def __enter__(self) -> Self:
+        if self._progress:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
+        if kind is None and not self._json_lines and self._results:
+            self._print_table()
+
+    def add(self, answer: Answer) -> None:
+        """Take the next answer."""
+        if isinstance(answer.outcome, DulianError):
+            self.refused += 1
+            self._errors.print(f"refused {answer.source.name}: {printable(str(answer.outcome))}", markup=False)
+        elif not self._json_lines:
+            self._results.append((answer.source, answer.outcome))
+        if self._json_lines:
+            typer.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
+        if self._progress:
+            self._progress.advance(self._task, 1)
+
+    def _make_progress(self) -> Any:
+        if self._expected < PROGRESS_FROM or not self._errors.is_terminal:
+            return None
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
+
+        progress = Progress(
+            SpinnerColumn(),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _rate_column(),
+            TimeRemainingColumn(),
+            console=self._errors,
+            transient=True,
+        )
+        self._task = progress.add_task("dulian", total=self._expected)
+        return progress
+
+    def _print_table(self) -> None:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+        for heading in HEADINGS[self._language]:
+            table.add_column(heading, overflow="fold")
+        for source, result in self._results:
+            self._add_rows(table, source, result)
+        console = Console(highlight=False, soft_wrap=False)
+        console.print(table)
+        console.print()
+        console.print(self._summary(), style="dim", markup=False)
+
+    def _add_rows(self, table: Any, source: Source, result: AnalysisResult) -> None:
+        from rich.text import Text
+
+        name = Text(source.name)
+        if not result.faces:
+            note = getattr(result.hint.message, self._language) if result.hint else ""
+            table.add_row(name, "–", "–", "–", "–", "–", "–", Text(note, style="yellow"))
+        for face in result.faces:
+            table.add_row(name, *self._cells(face))
+            name = Text("")
+
+    def _cells(self, face: Face) -> tuple[Any, ...]:
+        from rich.text import Text
+
+        from dulian.messages import GENDERS
+
+        zh = self._language == "zh"
+        gender = age = likely = bucket = Text("–")
+        if face.gender is not None:
+            word = GENDERS[face.gender.value][zh]
+            gender = Text(f"{word} {face.gender.probability:.0%}")
+        if face.age is not None:
+            age = Text(f"{face.age.value:.0f}", style="bold")
+            likely = Text(f"{face.age.low:.0f}–{face.age.high:.0f}")
+            bucket = Text(face.age.bucket)
+        note = Text(getattr(face.message, self._language) if face.message else "", style="yellow")
+        return str(face.id), gender, age, likely, bucket, f"{face.quality.size_px} px", note
+
+    def _summary(self) -> str:
+        results = [result for _, result in self._results]
+        return SUMMARY[self._language].format(
+            pictures=len(results) + self.refused,
+            faces=sum(len(result.faces) for result in results),
+            refused=self.refused,
+            profile=results[0].model.profile,
+            engine=results[0].model.engine,
+            ms=sum(result.timings_ms.total for result in results) / len(results),
+        )
+
+
+def _rate_column() -> Any:
+    """A progress column with pictures per second."""
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class RateColumn(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+    return RateColumn()

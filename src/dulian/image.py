@@ -1,0 +1,243 @@
+"""Pictures as arrays: bytes in through the gate, crops and tensors out. Pure: no files, no environment, no printing.
+
+One colour order everywhere: BGR uint8 of shape (height, width, 3).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dulian.completeness import holds_less_than_claimed
+from dulian.errors import ImageDecodeError, InferenceError, InputTooLargeError, MalformedInputError
+from dulian.formats import Header, read_header
+from dulian.pixels import decode_pixels, turn_upright
+
+Image = NDArray[np.uint8]
+"""A BGR picture, (height, width, 3), or a crop of one."""
+
+ColourOrder = Literal["bgr", "rgb"]
+
+BIG_PICTURE_PIXELS: Final = 10_000_000
+
+_BIG_DECODE = threading.Lock()
+"""One picture above ``BIG_PICTURE_PIXELS`` is decoded at a time: 40 megapixels take 230 MB, and eight threads would
+take eight times that."""
+
+_MAX_CROP_PIXELS: Final = 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What a picture may be before it is refused; the HTTP service passes a lower ``max_bytes``.
+
+    ``max_fancy_pixels`` is for codings whose decoder holds the whole picture more than twice: progressive and
+    multi-scan JPEG, interlaced PNG, 16-bit PNG with transparency, AVIF. ``max_profile_pixels`` bounds the pictures
+    whose RGB colour profile is converted (14 ms per megapixel, seven times the decoding of a JPEG).
+    ``max_metadata_bytes`` of EXIF and profile are looked at, the rest is skipped.
+    """
+
+    max_bytes: int = 50 * 2**20
+    max_pixels: int = 40_000_000
+    max_side: int = 16_384
+    max_fancy_pixels: int = 20_000_000
+    max_profile_pixels: int = 4_000_000
+    max_metadata_bytes: int = 2**20
+
+
+DEFAULT_LIMITS: Final = ImageLimits()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedImage:
+    """A picture: BGR (H, W, 3), upright, C-contiguous.
+
+    ``format`` is one of jpeg, png, webp, bmp, gif, tiff, avif, heif. ``incomplete`` says that the file holds less
+    picture than its header claims, the missing part being one flat colour; only JPEG can be so without being refused.
+    """
+
+    image: Image
+    format: str
+    incomplete: bool = False
+
+
+def decode_image(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> DecodedImage:
+    """Decode the first frame of a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or, with the extra, HEIC.
+
+    The size is judged by the header before any decoder runs, and no decoder ever sees the metadata. EXIF orientation
+    is applied, once; for AVIF and HEIC it is ``irot`` and ``imir`` that count, as their standard says. Samples of 16
+    bits keep their high byte, transparency is laid on white (the padding byte of BMP is none). A colour profile that
+    differs from sRGB is converted for RGB pictures up to ``limits.max_profile_pixels`` and for CMYK ones of any size;
+    grey profiles are not. Damage inside the data that a decoder does not notice cannot be detected.
+
+    A damaged JPEG or PNG may still make a decoder write a line to the standard error of the process.
+
+    Raises:
+        InputTooLargeError: too many bytes, pixels, or pixels along one side.
+        MalformedInputError: no bytes at all.
+        UnsupportedImageError: the leading bytes are of no accepted format, or of HEIC without its extra.
+        ImageTruncatedError: the file ends before its picture does.
+        ImageDecodeError: any other damage, or a coding that is not supported.
+    """
+    if len(data) > limits.max_bytes:
+        raise InputTooLargeError(f"the file has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted")
+    if not data:
+        raise MalformedInputError("the file is empty")
+    header = read_header(bytes(data), max_metadata_bytes=limits.max_metadata_bytes)
+    _check_size(header, limits)
+    with _room_for(header.pixels):
+        stored = decode_pixels(header, limits.max_profile_pixels)
+        incomplete = header.scan is not None and holds_less_than_claimed(stored, header.scan)
+        return DecodedImage(turn_upright(stored, header.orientation), header.format, incomplete)
+
+
+def _check_size(header: Header, limits: ImageLimits) -> None:
+    width, height = header.width, header.height
+    size = f"the picture is {width} x {height} pixels"
+    if width < 1 or height < 1:
+        raise ImageDecodeError(f"{size}, which is none")
+    if max(width, height) > limits.max_side:
+        raise InputTooLargeError(f"{size}; at most {limits.max_side:,} along a side are accepted")
+    if header.pixels > limits.max_pixels:
+        raise InputTooLargeError(f"{size}, {header.pixels:,} in all; at most {limits.max_pixels:,} are accepted")
+    if header.heavy and header.pixels > limits.max_fancy_pixels:
+        raise InputTooLargeError(
+            f"{size}, {header.pixels:,} in all; at most {limits.max_fancy_pixels:,} are accepted where the picture is"
+            " progressive, interlaced or AVIF: save it as an ordinary JPEG or PNG"
+        )
+
+
+@contextmanager
+def _room_for(pixels: int) -> Iterator[None]:
+    if pixels <= BIG_PICTURE_PIXELS:
+        yield
+    else:
+        with _BIG_DECODE:
+            yield
+
+
+def encode_jpeg(image: Image, quality: int = 90) -> bytes:
+    """A BGR or grey picture as baseline JPEG, without metadata."""
+    return _encode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def encode_png(image: Image) -> bytes:
+    """A BGR or grey picture as PNG, without metadata."""
+    return _encode(".png", image, [])
+
+
+def _encode(suffix: str, image: Image, options: list[int]) -> bytes:
+    done, encoded = cv2.imencode(suffix, image, options)
+    if not done:
+        raise InferenceError(f"a picture of shape {image.shape} does not encode as {suffix}")
+    return encoded.tobytes()
+
+
+def resize(image: Image, wh: tuple[int, int]) -> Image:
+    """A picture of exactly ``wh`` (width, height), its shape not kept.
+
+    INTER_AREA when it shrinks along both sides, INTER_LINEAR otherwise; the picture itself when the size is right.
+    """
+    height, width = image.shape[:2]
+    if (width, height) == tuple(wh):
+        return image
+    shrinks = wh[0] <= width and wh[1] <= height
+    resized = cv2.resize(image, wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def pad_to(image: Image, wh: tuple[int, int]) -> Image:
+    """A picture with black added on the right and below until it is ``wh`` (width, height); itself when it is."""
+    height, width = image.shape[:2]
+    if (width, height) == tuple(wh):
+        return image
+    padded = np.zeros((wh[1], wh[0], 3), np.uint8)
+    padded[:height, :width] = image
+    return padded
+
+
+def crop_rect(image: Image, box_xyxy: Iterable[float], out_wh: tuple[int, int]) -> Image:
+    """Cut a rectangle, rounded to whole pixels, and resize it to ``out_wh``; its shape is not kept.
+
+    What lies outside the picture repeats its border pixels. Memory stays bounded however far out the rectangle
+    reaches: above 16 megapixels of cut-out it is sampled linearly at the output's points instead.
+
+    Raises:
+        InferenceError: a corner is not a finite number.
+    """
+    corners = tuple(float(value) for value in box_xyxy)
+    if not np.isfinite(corners).all():
+        raise InferenceError(f"a box with corners {corners} cannot be cut out")
+    x1, y1, x2, y2 = map(round, corners)
+    x2, y2 = max(x2, x1 + 1), max(y2, y1 + 1)
+    height, width = image.shape[:2]
+    inside = x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height
+    if not inside and (x2 - x1) * (y2 - y1) > _MAX_CROP_PIXELS:
+        return _sample(image, (x1, y1, x2, y2), out_wh)
+    left, top = min(max(x1, 0), width - 1), min(max(y1, 0), height - 1)
+    right, bottom = min(max(x2, left + 1), width), min(max(y2, top + 1), height)
+    crop = image[top:bottom, left:right]
+    if not inside:
+        before_x, before_y = min(max(-x1, 0), x2 - x1 - 1), min(max(-y1, 0), y2 - y1 - 1)
+        after_x, after_y = x2 - x1 - before_x - crop.shape[1], y2 - y1 - before_y - crop.shape[0]
+        padded = cv2.copyMakeBorder(crop, before_y, after_y, before_x, after_x, cv2.BORDER_REPLICATE)
+        crop = np.asarray(padded, dtype=np.uint8)
+    return np.ascontiguousarray(resize(crop, out_wh))
+
+
+def _sample(image: Image, box: tuple[int, int, int, int], out_wh: tuple[int, int]) -> Image:
+    """The rectangle at the output's points only, by linear interpolation."""
+    x1, y1, x2, y2 = box
+    x = (np.arange(out_wh[0]) + 0.5) * ((x2 - x1) / out_wh[0]) + x1 - 0.5
+    y = (np.arange(out_wh[1]) + 0.5) * ((y2 - y1) / out_wh[1]) + y1 - 0.5
+    # clipped first: OpenCV keeps coordinates in 16 bits
+    columns = np.clip(x, 0, image.shape[1] - 1).astype(np.float32)
+    rows = np.clip(y, 0, image.shape[0] - 1).astype(np.float32)
+    grid_x, grid_y = np.meshgrid(columns, rows)
+    sampled = cv2.remap(image, grid_x, grid_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(sampled, dtype=np.uint8)
+
+
+def to_tensor(
+    image_or_batch: Image | Sequence[Image],
+    *,
+    colour_order: ColourOrder,
+    mean: float | Sequence[float] = 0.0,
+    scale: float | Sequence[float] = 1.0,
+) -> NDArray[np.float32]:
+    """Pictures of one size as a float32 tensor (N, 3, H, W), C-contiguous: ``(value - mean) * scale``.
+
+    Takes one BGR picture, a batch (N, H, W, 3), or a list of pictures; an empty list gives (0, 3, 0, 0).
+    ``mean`` (in 0..255) and ``scale`` are one number or three, these in the order of ``colour_order``.
+
+    Raises:
+        ValueError: a picture is not (H, W, 3) uint8, or they differ in size.
+    """
+    if isinstance(image_or_batch, np.ndarray) and image_or_batch.ndim == 3:
+        images = [image_or_batch]
+    else:
+        images = list(image_or_batch)
+    if not images:
+        return np.empty((0, 3, 0, 0), np.float32)
+    shape = np.shape(images[0])
+    for image in images:
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape != shape or len(shape) != 3:
+            raise ValueError(f"pictures must be uint8 of one shape (H, W, 3), not {np.shape(image)} beside {shape}")
+    if shape[2] != 3:
+        raise ValueError(f"pictures must have 3 channels, not {shape[2]}")
+    means = np.broadcast_to(np.asarray(mean, dtype=np.float32), 3)
+    scales = np.broadcast_to(np.asarray(scale, dtype=np.float32), 3)
+    tensor = np.empty((len(images), 3, shape[0], shape[1]), np.float32)
+    for index, image in enumerate(images):
+        for channel in range(3):
+            plane = image[..., channel if colour_order == "bgr" else 2 - channel]
+            np.subtract(plane, means[channel], out=tensor[index, channel])
+            tensor[index, channel] *= scales[channel]
+    return tensor

@@ -1,0 +1,61 @@
+"""What this machine really gives us: cores, memory, instruction sets. Reads /proc and cgroups, nothing else.
+
+``os.cpu_count()`` counts the host's cores; in a container that is a lie.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+INTERESTING_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd")
+
+
+def effective_cores() -> int:
+    """Whole cores this process may use: the smaller of CPU affinity and cgroup quota, at least one."""
+    try:
+        allowed = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no affinity call
+        allowed = os.cpu_count() or 1
+    quota = cgroup_cpu_quota()
+    return max(1, allowed if quota is None else min(allowed, int(quota)))
+
+
+def cgroup_cpu_quota(root: Path = CGROUP) -> float | None:
+    """Cores granted by the cgroup (v2, then v1), or None without a quota."""
+    fields = _read(root / "cpu.max").split()
+    if len(fields) == 2 and fields[0] != "max":
+        return int(fields[0]) / int(fields[1])
+    quota, period = _read(root / "cpu/cpu.cfs_quota_us"), _read(root / "cpu/cpu.cfs_period_us")
+    if quota and period and int(quota) > 0:
+        return int(quota) / int(period)
+    return None
+
+
+def memory_limit_bytes(root: Path = CGROUP) -> int | None:
+    """The cgroup's memory limit (v2, then v1), or None without one."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        text = _read(root / name)
+        # cgroup v1 says "no limit" with a number near 2^63.
+        if text.isdigit() and int(text) < 1 << 60:
+            return int(text)
+    return None
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """The processor's vector extensions that matter for inference, as /proc/cpuinfo spells them."""
+    for line in _read(Path("/proc/cpuinfo")).splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in {"flags", "Features"}:
+            present = set(value.split())
+            return tuple(flag for flag in INTERESTING_FLAGS if flag in present)
+    return (platform.machine(),)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,55 @@
+"""Networks that classify face crops into ages, genders, or both at once (a joint net names two outputs)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dulian.errors import InferenceError
+from dulian.faces import Attribute
+from dulian.image import Image, to_tensor
+from dulian.models import AgeScores, AttributeScores
+from dulian.models.catalog import CropSpec, ModelRow
+from dulian.runtimes import Session, Tensor
+
+# Crowds are cut into batches, so that memory does not grow with the number of faces.
+MAX_BATCH = 8
+
+
+class Classifier:
+    """Estimator over one session; the row says which output holds which attribute."""
+
+    def __init__(self, row: ModelRow, session: Session) -> None:
+        if row.crop is None:
+            raise ValueError(f"{row.name} names no crop")
+        self._row = row
+        self._session = session
+        self.crop: CropSpec = row.crop
+        self.provides = frozenset[Attribute](a for a in row.provides if a != "detection")
+
+    def estimate(self, crops: Sequence[Image]) -> AttributeScores:
+        """See :class:`dulian.models.AttributeEstimator`.
+
+        Raises:
+            InferenceError: The network answered with something that is no probability distribution.
+        """
+        batches = [self._run(crops[start : start + MAX_BATCH]) for start in range(0, len(crops), MAX_BATCH)]
+        row = self._row
+        age = female = None
+        if row.age_output is not None:
+            age = AgeScores(self._join(batches, row.age_output, len(row.age_years)), np.array(row.age_years))
+        if row.gender_output is not None:
+            genders = self._join(batches, row.gender_output, len(row.gender_labels))
+            female = genders[:, row.gender_labels.index("female")].astype(np.float64)
+        return AttributeScores(age, female)
+
+    def _run(self, crops: Sequence[Image]) -> dict[str, Tensor]:
+        row = self._row
+        return self._session.run(to_tensor(crops, colour_order=row.colour_order, mean=row.mean, scale=row.scale))
+
+    def _join(self, batches: list[dict[str, Tensor]], output: str, classes: int) -> Tensor:
+        joined = np.concatenate([batch[output].reshape(-1, classes) for batch in batches])
+        if not np.allclose(joined.sum(axis=1), 1.0, atol=1e-3):
+            raise InferenceError(f"{self._row.name} answered {output!r} with something that does not sum to 1")
+        return joined

@@ -1,0 +1,207 @@
+"""A file that was already judged, to BGR pixels: OpenCV for the common formats, Pillow and libheif for the rest.
+
+Everything a decoder may raise becomes :class:`ImageDecodeError`. Nothing here limits sizes: the gate did.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dulian.colour import apply_transform, convert_bgr, srgb_transform, strips
+from dulian.errors import ImageDecodeError, InputTooLargeError, UnsupportedImageError
+from dulian.formats import Header
+from dulian.formats.exif import orientation_of
+
+BgrImage = NDArray[np.uint8]
+
+_PILLOW_NAMES = {"jpeg": "JPEG", "gif": "GIF", "tiff": "TIFF", "avif": "AVIF"}
+_PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    NotImplementedError,
+    RuntimeError,
+    Warning,
+    struct.error,
+    zlib.error,
+)
+"""What parsers written in Python may raise on damaged files; ``Warning`` where warnings are made errors."""
+
+
+def decode_pixels(header: Header, max_profile_pixels: int) -> BgrImage:
+    """The stored picture, not yet upright, as (H, W, 3) BGR; transparency is laid on white.
+
+    AVIF and HEIC alone come out upright, since their decoders turn them.
+
+    Raises:
+        ImageDecodeError: the decoder refused.
+        UnsupportedImageError: HEIC without its extra.
+    """
+    return _DECODERS[header.decoder](header, max_profile_pixels)
+
+
+def turn_upright(image: BgrImage, orientation: int) -> BgrImage:
+    """Apply an EXIF orientation, 1 to 8 (CIPA DC-008, 4.6.5)."""
+    turns: dict[int, Callable[[BgrImage], NDArray[np.generic]]] = {
+        2: lambda stored: cv2.flip(stored, 1),
+        3: lambda stored: cv2.rotate(stored, cv2.ROTATE_180),
+        4: lambda stored: cv2.flip(stored, 0),
+        5: cv2.transpose,
+        6: lambda stored: cv2.rotate(stored, cv2.ROTATE_90_CLOCKWISE),
+        7: lambda stored: cv2.transpose(cv2.rotate(stored, cv2.ROTATE_180)),
+        8: lambda stored: cv2.rotate(stored, cv2.ROTATE_90_COUNTERCLOCKWISE),
+    }
+    turn = turns.get(orientation)
+    return image if turn is None else np.ascontiguousarray(turn(image), dtype=np.uint8)
+
+
+# ── OpenCV ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _decode_opencv(header: Header, max_profile_pixels: int) -> BgrImage:
+    mode = cv2.IMREAD_UNCHANGED if header.alpha else cv2.IMREAD_COLOR
+    try:
+        stored = cv2.imdecode(np.frombuffer(header.picture_bytes(), np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise ImageDecodeError(f"the {header.format.upper()} does not decode: {error.err or error}") from None
+    if stored is None:
+        raise ImageDecodeError(f"the {header.format.upper()} does not decode: its data is damaged")
+    if stored.shape[:2] != header.frame_shape_hw:
+        raise ImageDecodeError(f"the {header.format.upper()} decodes to another size than its header states")
+    image = _flatten(stored, header.grey_key) if header.alpha else np.asarray(stored, dtype=np.uint8)
+    if header.placement is not None:
+        x, y, width, height = header.placement
+        canvas = np.full((header.height, header.width, 3), 255, np.uint8)
+        canvas[y : y + height, x : x + width] = image
+        image = canvas
+    if header.pixels <= max_profile_pixels:
+        convert_bgr(image, header.profile)
+    return image
+
+
+def _flatten(stored: NDArray[np.generic], grey_key: int | None) -> BgrImage:
+    """Grey, BGR or BGRA of 8 or 16 bits, laid on white."""
+    image = np.empty((*stored.shape[:2], 3), np.uint8)
+    for rows in strips(stored.shape[0]):
+        strip = np.atleast_3d(stored[rows])
+        clear = strip == grey_key if grey_key is not None and strip.shape[2] == 1 else None
+        bytes_only = _high_byte(strip)
+        if clear is not None:
+            bytes_only[clear] = 255
+        image[rows] = _on_white(bytes_only) if strip.shape[2] == 4 else bytes_only
+    return image
+
+
+def _high_byte(samples: NDArray[np.generic]) -> BgrImage:
+    """8-bit samples as they are, 16-bit ones by their high byte, in an array of one's own."""
+    wide = samples >> 8 if samples.dtype.itemsize == 2 else samples  # type: ignore[operator]
+    return np.array(wide, dtype=np.uint8)
+
+
+def _on_white(strip: BgrImage) -> BgrImage:
+    """Composite 8-bit BGRA (or RGBA) on white, rounded to nearest."""
+    alpha = strip[..., 3:].astype(np.uint16)
+    mixed = strip[..., :3] * alpha + 255 * (255 - alpha)
+    return np.asarray((mixed + 127) // 255, dtype=np.uint8)
+
+
+# ── Pillow ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _decode_pillow(header: Header, max_profile_pixels: int) -> BgrImage:
+    name = header.format.upper()
+    try:
+        with Image.open(io.BytesIO(header.picture_bytes()), formats=[_PILLOW_NAMES[header.format]]) as picture:
+            _check_pillow_size(header, picture.size)
+            picture.load()
+            image = _bgr_from_pillow(picture, header, max_profile_pixels)
+            return _turn_avif(picture, image) if header.format == "avif" else image
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputTooLargeError(str(error)) from None
+    except _PILLOW_ERRORS as error:
+        raise ImageDecodeError(f"the {name} does not decode: {error}") from None
+
+
+def _check_pillow_size(header: Header, size: tuple[int, int]) -> None:
+    """Before anything is allocated: the parser must have read the size that the gate has judged."""
+    exact = header.format != "avif"
+    if (exact and size != (header.width, header.height)) or size[0] * size[1] > header.pixels:
+        raise ImageDecodeError(f"the {header.format.upper()} is of another size than its header states")
+
+
+def _turn_avif(picture: Image.Image, image: BgrImage) -> BgrImage:
+    """Apply what Pillow only reports: ``irot`` and ``imir``, as an EXIF orientation that replaces the stored one."""
+    exif = picture.info.get("exif", b"")
+    return turn_upright(image, orientation_of(exif if isinstance(exif, bytes) else b""))
+
+
+def _bgr_from_pillow(picture: Image.Image, header: Header, max_profile_pixels: int) -> BgrImage:
+    profile = picture.info.get("icc_profile") if header.format == "avif" else header.profile
+    if header.pixels > max_profile_pixels and picture.mode != "CMYK":
+        profile = None
+    transform = srgb_transform(profile if isinstance(profile, bytes) else None, picture.mode)
+    width, height = picture.size
+    image = np.empty((height, width, 3), np.uint8)
+    for rows in strips(height):
+        strip = picture.crop((0, rows.start, width, rows.stop))
+        if transform is not None:
+            strip = apply_transform(strip, transform)
+        image[rows] = _strip_to_bgr(strip, header.white_is_zero)
+    return image
+
+
+def _strip_to_bgr(strip: Image.Image, white_is_zero: bool) -> NDArray[np.generic]:
+    """Any mode to BGR: 16-bit samples keep their high byte, transparency is laid on white."""
+    if strip.mode.startswith("I;16"):
+        # Pillow turns negatives of 8 bits, not of 16
+        grey = _high_byte(np.asarray(strip))[..., None]
+        return 255 - grey if white_is_zero else grey
+    if strip.mode in ("I", "F"):
+        raise ImageDecodeError("pictures with 32-bit samples are not supported")
+    if strip.has_transparency_data:
+        return _on_white(np.asarray(strip.convert("RGBA")))[..., ::-1]
+    return np.asarray(strip.convert("RGB"))[..., ::-1]
+
+
+# ── libheif, an extra ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _decode_heif(header: Header, max_profile_pixels: int) -> BgrImage:
+    try:
+        import pillow_heif
+    except ImportError:
+        raise UnsupportedImageError("HEIC needs an extra: pip install 'dulian[heif]'") from None
+    try:
+        picture = pillow_heif.open_heif(io.BytesIO(header.picture_bytes()), convert_hdr_to_8bit=True, bgr_mode=True)
+        width, height = picture.size
+        if width * height > header.pixels:
+            raise ImageDecodeError("the HEIC is of another size than its header states")
+        stored = np.asarray(picture)
+        profile = picture.info.get("icc_profile")
+    except _PILLOW_ERRORS as error:
+        raise ImageDecodeError(f"the HEIC does not decode: {error}") from None
+    image = _flatten(stored, None)
+    if isinstance(profile, bytes) and header.pixels <= max_profile_pixels:
+        convert_bgr(image, profile)
+    return image
+
+
+_DECODERS: dict[str, Callable[[Header, int], BgrImage]] = {
+    "opencv": _decode_opencv,
+    "pillow": _decode_pillow,
+    "heif": _decode_heif,
+}

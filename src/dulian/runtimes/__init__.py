@@ -1,0 +1,115 @@
+"""Runtimes: libraries that run a network. They know tensors and weights, nothing about faces or wires.
+
+A runtime is one module with ``open_weights(weights, *, threads, workers, precision) -> SessionFactory``
+and one row in :data:`RUNTIMES`. The factory holds what threads may share; every thread makes its own
+session from it. A session refuses to run outside the thread that made it, because a network object
+shared by two threads answers wrongly and silently (OpenCV, OpenVINO).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dulian.errors import MissingDependencyError, SharedSessionError, UnknownNameError
+
+Tensor = NDArray[np.float32]
+Precision = Literal["f32", "bf16"]
+WeightsFormat = Literal["onnx", "caffe"]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Verified bytes of one network: ``(onnx,)`` or ``(prototxt, caffemodel)``; ``sha256`` of the last one."""
+
+    name: str
+    sha256: str
+    data: tuple[bytes, ...]
+    format: WeightsFormat = "onnx"
+
+
+class Session(ABC):
+    """A loaded network that belongs to the thread that made it."""
+
+    def __init__(self) -> None:
+        self._owner = threading.get_ident()
+
+    def run(self, tensor: Tensor) -> dict[str, Tensor]:
+        """Feed the network's only input, NCHW float32; all outputs by name, owned by the caller.
+
+        Raises:
+            SharedSessionError: Another thread than the owner calls.
+        """
+        if threading.get_ident() != self._owner:
+            raise SharedSessionError("a session runs only in the thread that made it; make one per thread")
+        return self._run(tensor)
+
+    @abstractmethod
+    def _run(self, tensor: Tensor) -> dict[str, Tensor]: ...
+
+
+class SessionFactory(Protocol):
+    """Opened weights; safe to share between threads."""
+
+    def new_session(self) -> Session:
+        """A session for the calling thread."""
+        ...
+
+
+class Runtime(Protocol):
+    """What a runtime's module offers."""
+
+    def open_weights(
+        self, weights: Weights, *, threads: int, workers: int = 1, precision: Precision = "f32"
+    ) -> SessionFactory:
+        """Prepare weights for sessions of ``threads`` threads each, of which ``workers`` run at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeRow:
+    """Where a runtime lives, what has to be installed for it, and which file format it is given."""
+
+    module: str
+    requires: str
+    extra: str | None = None
+    format: WeightsFormat = "onnx"
+
+
+RUNTIMES: dict[str, RuntimeRow] = {
+    "onnxruntime": RuntimeRow(module="dulian.runtimes.onnxruntime", requires="onnxruntime"),
+    "openvino": RuntimeRow(module="dulian.runtimes.openvino", requires="openvino", extra="openvino"),
+    "opencv": RuntimeRow(module="dulian.runtimes.opencv_dnn", requires="cv2"),
+    "opencv-caffe": RuntimeRow(module="dulian.runtimes.opencv_dnn", requires="cv2", format="caffe"),
+}
+
+DEFAULT_RUNTIME = "onnxruntime"
+
+
+def find_runtime(name: str) -> tuple[str, RuntimeRow]:
+    """The canonical name and row of a runtime; ``auto`` is the default one.
+
+    Raises:
+        UnknownNameError: There is no such runtime.
+        MissingDependencyError: Its library is not installed.
+    """
+    canonical = DEFAULT_RUNTIME if name == "auto" else name
+    row = RUNTIMES.get(canonical)
+    if row is None:
+        raise UnknownNameError(f"unknown engine {name!r}; choose from auto, {', '.join(RUNTIMES)}")
+    if importlib.util.find_spec(row.requires) is None:
+        target = f"dulian[{row.extra}]" if row.extra else row.requires
+        raise MissingDependencyError(f"engine {canonical!r} is not installed; pip install '{target}'")
+    return canonical, row
+
+
+def load_runtime(row: RuntimeRow) -> Runtime:
+    """Import a runtime's module, and with it the library it stands for."""
+    return cast(Runtime, importlib.import_module(row.module))

@@ -1,0 +1,13 @@
+"""The model store: weights are fetched, verified, converted, and put in their place in one step.
+
+What the networks are is in :mod:`dulian.models.catalog`, how Caffe becomes ONNX in :mod:`dulian.convert`.
+"""
+
+from __future__ import annotations
+
+from dulian.store.download import Progress
+from dulian.store.model_store import SYSTEM_DIRS, ModelStore
+from dulian.store.originals import Notify
+from dulian.store.records import FileState, Installed, State
+
+__all__ = ["SYSTEM_DIRS", "FileState", "Installed", "ModelStore", "Notify", "Progress", "State"]

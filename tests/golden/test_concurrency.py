@@ -1,0 +1,46 @@
+"""Concurrent answers equal serial answers, byte for byte, on every engine."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from dulian.api import FaceAnalyzer, load_analyzer
+from dulian.models.catalog import PROFILES
+from dulian.runtimes import RUNTIMES
+from dulian.store import ModelStore
+from tests.golden.pictures import sample_pictures
+
+ONNX_ENGINES = [name for name, row in RUNTIMES.items() if row.format == "onnx"]
+THREADS = 8
+ROUNDS = 3
+
+pytestmark = pytest.mark.weights
+
+
+def answer(analyzer: FaceAnalyzer, data: bytes) -> str:
+    result = analyzer.analyze(data).to_dict()
+    del result["timings_ms"]
+    return json.dumps(result)
+
+
+@pytest.mark.parametrize("engine", ONNX_ENGINES)
+@pytest.mark.parametrize("profile", list(PROFILES))
+def test_eight_threads_answer_as_one(profile: str, engine: str, model_store: ModelStore, samples: Path) -> None:
+    analyzer = load_analyzer(profile, engine=engine, model_dir=model_store.write_dir)
+    pictures = list(sample_pictures(samples).values())
+    serial = [answer(analyzer, data) for data in pictures]
+    work = [index for turn in range(ROUNDS) for index in range(len(pictures))]
+    with ThreadPoolExecutor(THREADS) as pool:
+        concurrent = list(pool.map(lambda index: answer(analyzer, pictures[index]), work))
+    assert concurrent == [serial[index] for index in work]
+
+
+def test_the_comparison_notices_a_swapped_answer(model_store: ModelStore, samples: Path) -> None:
+    """Negative control: two pictures that differ must not have equal answers."""
+    analyzer = load_analyzer(model_dir=model_store.write_dir)
+    pictures = sample_pictures(samples)
+    assert answer(analyzer, pictures["astronaut"]) != answer(analyzer, pictures["astronaut mirrored"])

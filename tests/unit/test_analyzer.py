@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from dulian.analyzer import AnalyzeOptions, Analyzer
+from dulian.errors import MalformedInputError
+from dulian.faces import Detection, ModelInfo
+from dulian.models import Detector
+from tests.fakes import CALIBRATION, FakeDetector, FakeEstimator, face_at
+
+WIDTH, HEIGHT = 400, 300
+
+
+def make_analyzer(detector: Detector, estimator: FakeEstimator | None = None) -> Analyzer:
+    return Analyzer(
+        detector,
+        [estimator or FakeEstimator()],
+        CALIBRATION,
+        model=ModelInfo("fake", "none", "0"),
+        min_confidence=0.6,
+        sure_confidence=0.85,
+        retry_confidence=0.8,
+    )
+
+
+def picture(*faces: tuple[Detection, tuple[int, int, int]]) -> np.ndarray:
+    """A checkered picture (so that it is sharp) with plain coloured squares where faces are."""
+    image = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
+    for face, colour in faces:
+        x1, y1, x2, y2 = (round(edge) for edge in face.box)
+        image[max(y1, 0) : y2, max(x1, 0) : x2] = colour
+    return image
+
+
+LEFT, MIDDLE, RIGHT = face_at(10, 50, 60, 0.70), face_at(120, 50, 100, 0.90), face_at(300, 50, 80, 0.95)
+COLOURED = ((LEFT, (0, 0, 255)), (MIDDLE, (255, 0, 0)), (RIGHT, (255, 255, 255)))
+
+
+def test_every_face_gets_the_answer_for_its_own_pixels() -> None:
+    result = make_analyzer(FakeDetector(LEFT, MIDDLE, RIGHT)).analyze(
+        picture(*COLOURED), AnalyzeOptions(order="left_to_right")
+    )
+    ages = [face.age.value for face in result.faces if face.age]
+    females = [round(face.gender.female_probability, 3) for face in result.faces if face.gender]
+    assert ages == [33, 33, 100]
+    assert females == pytest.approx([1, 0, 1], abs=1e-3)
+    assert [face.id for face in result.faces] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("order", "boxes"),
+    [
+        ("size", [MIDDLE, RIGHT, LEFT]),
+        ("confidence", [RIGHT, MIDDLE, LEFT]),
+        ("left_to_right", [LEFT, MIDDLE, RIGHT]),
+    ],
+)
+def test_faces_come_in_the_order_asked_for(order: str, boxes: list[Detection]) -> None:
+    options = AnalyzeOptions(order=order)  # type: ignore[arg-type]
+    result = make_analyzer(FakeDetector(LEFT, MIDDLE, RIGHT)).analyze(picture(*COLOURED), options)
+    assert [face.box for face in result.faces] == [found.box for found in boxes]
+
+
+def test_order_by_quality_is_by_the_published_score() -> None:
+    noise = np.random.default_rng(0).integers(60, 190, (HEIGHT, WIDTH, 3), np.uint8)
+    noise[:, :230] = 128
+    result = make_analyzer(FakeDetector(LEFT, MIDDLE, RIGHT)).analyze(noise, AnalyzeOptions(order="quality"))
+    scores = [face.quality.score for face in result.faces]
+    assert scores == sorted(scores, reverse=True)
+    assert result.faces[0].box == RIGHT.box
+
+
+def test_faces_beyond_the_limit_are_counted() -> None:
+    result = make_analyzer(FakeDetector(LEFT, MIDDLE, RIGHT)).analyze(picture(), AnalyzeOptions(max_faces=1))
+    assert len(result.faces) == 1
+    assert result.truncated
+    assert result.skipped == 2
+
+
+def test_no_face_is_an_empty_answer_with_a_hint() -> None:
+    result = make_analyzer(FakeDetector(face_at(10, 10, 50, 0.4))).analyze(picture())
+    assert result.faces == ()
+    assert result.hint is not None
+    assert result.hint.message.code == "almost_a_face"
+    assert result.hint.best_candidate is not None
+    assert result.hint.best_candidate.confidence == 0.4
+    nothing = make_analyzer(FakeDetector()).analyze(picture())
+    assert nothing.hint is not None
+    assert nothing.hint.message.code == "no_face"
+
+
+def test_no_face_asks_no_estimator() -> None:
+    estimator = FakeEstimator()
+    make_analyzer(FakeDetector(), estimator).analyze(picture())
+    assert estimator.calls == 0
+
+
+@pytest.mark.parametrize("attributes", [set(), {"age"}, {"gender"}])
+def test_only_what_was_asked_for_is_answered(attributes: set[str]) -> None:
+    estimator = FakeEstimator()
+    options = AnalyzeOptions(attributes=frozenset(attributes))  # type: ignore[arg-type]
+    (face,) = make_analyzer(FakeDetector(RIGHT), estimator).analyze(picture(), options).faces
+    assert (face.age is not None) == ("age" in attributes)
+    assert (face.gender is not None) == ("gender" in attributes)
+    assert estimator.calls == bool(attributes)
+
+
+def test_boxes_are_clamped_to_the_picture() -> None:
+    (face,) = make_analyzer(FakeDetector(face_at(-20, -10, 100))).analyze(picture()).faces
+    assert tuple(face.box) == (0, 0, 80, 90)
+    assert "cut_by_frame" in face.quality.reasons
+    assert face.status == "low_quality"
+    assert face.message is not None
+    assert face.message.code == "cut_by_frame"
+
+
+def test_an_undecided_gender_is_said_to_be_uncertain() -> None:
+    noise = np.random.default_rng(0).integers(60, 190, (HEIGHT, WIDTH, 3), np.uint8)
+    (face,) = make_analyzer(FakeDetector(RIGHT)).analyze(noise).faces
+    assert face.gender is not None
+    assert face.gender.value is None
+    assert face.status == "uncertain"
+    assert face.quality.reasons == ("low_confidence",)
+    assert face.label.startswith("Unknown, ")
+
+
+def test_an_incomplete_file_is_a_reason_for_every_face() -> None:
+    result = make_analyzer(FakeDetector(MIDDLE, RIGHT)).analyze(picture(), incomplete=True)
+    assert all(face.quality.reasons[0] == "incomplete" for face in result.faces)
+    assert all(face.message and face.message.code == "incomplete" for face in result.faces)
+
+
+@pytest.mark.parametrize("turn", [90, 270])
+def test_a_picture_on_its_side_is_turned_and_boxes_stay_in_the_upright_frame(turn: int) -> None:
+    lying = picture((MIDDLE, (0, 0, 255)))
+    stored = np.ascontiguousarray(np.rot90(lying, turn // 90))
+    result = make_analyzer(FakeDetector(MIDDLE, only_wh=(WIDTH, HEIGHT))).analyze(stored)
+    assert (result.image.width, result.image.height) == (HEIGHT, WIDTH)
+    # Both quarter turns give the picture its right shape; the first one tried is taken by this fake.
+    assert result.image.rotated == 90
+    (face,) = result.faces
+    x1, y1, x2, y2 = (round(edge) for edge in face.box)
+    if turn == 90:
+        assert (stored[y1:y2, x1:x2] == (0, 0, 255)).all()
+        assert face.landmarks is not None
+        eye_x, eye_y = face.landmarks.right_eye
+        assert x1 < eye_x < x2
+        assert y1 < eye_y < y2
+
+
+def test_a_sure_face_spares_the_other_looks() -> None:
+    detector = FakeDetector(RIGHT)
+    make_analyzer(detector).analyze(picture())
+    assert detector.thresholds == [0.6]
+    doubtful = FakeDetector(LEFT)
+    make_analyzer(doubtful).analyze(picture())
+    assert doubtful.thresholds == [0.6, 0.8, 0.8, 0.8]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_faces": 0},
+        {"max_faces": 51},
+        {"min_confidence": 0.0},
+        {"min_confidence": 1.5},
+        {"min_confidence": float("nan")},
+        {"attributes": frozenset({"emotion"})},
+        {"order": "beauty"},
+        {"coverage": 0.3},
+        {"coverage": float("nan")},
+    ],
+)
+def test_senseless_options_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(MalformedInputError):
+        AnalyzeOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_picture_is_not_written_to() -> None:
+    image = picture(*COLOURED)
+    image.flags.writeable = False
+    make_analyzer(FakeDetector(LEFT, MIDDLE, RIGHT)).analyze(image)
+
+
+def test_thread_names_do_not_matter_for_a_fake() -> None:
+    results = []
+    worker = threading.Thread(
+        target=lambda: results.append(make_analyzer(FakeDetector(RIGHT)).analyze(picture()).faces)
+    )
+    worker.start()
+    worker.join()
+    assert results == [make_analyzer(FakeDetector(RIGHT)).analyze(picture()).faces]

@@ -1,0 +1,315 @@
+"""Bombs, metadata abuse and noise: refused with a typed error, before memory or time is spent."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from tests.pictures import (
+    avif_with_box_size,
+    chunk,
+    exif,
+    gif_bomb,
+    picture,
+    png_bomb,
+    png_of,
+    png_with_text,
+    save,
+    scene,
+    segment,
+    tiff_with_size,
+    whole_files,
+    with_segments,
+    with_size,
+)
+
+import dulian.image
+from dulian.errors import ImageDecodeError, InputError, InputTooLargeError, UnsupportedImageError
+from dulian.formats import read_header
+from dulian.formats.jpeg import MAX_SCANS
+from dulian.image import DecodedImage, ImageLimits, decode_image
+
+ROOT = Path(__file__).parents[2]
+HANG_S = 5.0
+FILES = whole_files()
+JPEG = FILES["jpeg baseline"]
+
+
+@pytest.fixture
+def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every decoder fails the test when it is called."""
+
+    def fail(*_args: object, **_options: object) -> None:
+        pytest.fail("a decoder was called")
+
+    monkeypatch.setattr(cv2, "imdecode", fail)
+    monkeypatch.setattr(Image, "open", fail)
+    monkeypatch.setattr(dulian.image, "decode_pixels", fail)
+
+
+# ── bombs ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _webp_canvas_bomb(data: bytes) -> bytes:
+    at = data.index(b"VP8X") + 12
+    return data[:at] + b"\xff\xff\xff" * 2 + data[at + 6 :]
+
+
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "jpeg, size edited": lambda: with_size(JPEG, 30_000, 30_000),
+    "progressive jpeg, size edited": lambda: with_size(FILES["jpeg progressive"], 6_000, 6_000),
+    "jpeg, 16000 x 16000": lambda: with_size(JPEG, 16_000, 16_000),
+    "png, 1 bit": lambda: png_bomb(30_000),
+    "png, interlaced": lambda: png_of(scene(), 2, interlaced=True).replace(
+        struct.pack(">II", 192, 144), struct.pack(">II", 9000, 4000)
+    ),
+    "gif, screen": lambda: gif_bomb(60_000, 10),
+    "gif, frame": lambda: gif_bomb(10, 60_000),
+    "webp, canvas": lambda: _webp_canvas_bomb(FILES["webp animated"]),
+    "tiff": lambda: tiff_with_size(FILES["tiff lzw"], 30_000),
+    "avif, box": lambda: avif_with_box_size(FILES["avif"], 30_000, 30_000),
+    "bmp": lambda: save(picture(), "BMP").replace(struct.pack("<ii", 192, 144), struct.pack("<ii", 30_000, -30_000)),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+@pytest.mark.usefixtures("no_decoder")
+def test_bombs_are_refused_before_a_decoder_is_called(name: str) -> None:
+    data = BOMBS[name]()
+    started = time.perf_counter()
+    with pytest.raises((InputTooLargeError, ImageDecodeError)):
+        decode_image(data)
+    assert time.perf_counter() - started < HANG_S
+
+
+@pytest.mark.usefixtures("no_decoder")
+def test_avif_is_judged_by_its_coded_size_too() -> None:
+    big = save(Image.new("L", (3000, 2000), 99), "AVIF", speed=10, quality=20)
+    assert len(big) < 2000
+    with pytest.raises(InputTooLargeError, match="3000 x 2000"):
+        decode_image(avif_with_box_size(big, 64, 64), limits=ImageLimits(max_pixels=5_000_000))
+
+
+def test_only_the_first_of_many_frames_is_decoded() -> None:
+    frames = [Image.new("RGB", (300, 200), (i % 256, 9, 9)) for i in range(400)]
+    for name in ("GIF", "WEBP", "PNG", "TIFF"):
+        options = {"compression": "tiff_lzw"} if name == "TIFF" else {}
+        data = save(frames[0], name, save_all=True, append_images=frames[1:], **options)
+        header = read_header(data, max_metadata_bytes=2**20)
+        assert (header.width, header.height) == (300, 200)
+        if name != "TIFF":
+            assert len(header.picture_bytes()) < 2000
+        assert np.abs(decode_image(data).image.astype(int) - (9, 9, 0)).max() < 8
+
+
+RSS_SCRIPT = """
+    import resource, struct, sys
+    from dulian.errors import InputError
+    from dulian.image import decode_image
+    from tests.unit.test_image_hostile import BOMBS, JPEG, _deflated_texts
+    from tests.pictures import segment, with_segments
+    files = [bomb() for bomb in BOMBS.values()] + list(_deflated_texts(10**8).values())
+    floods = [with_segments(JPEG, *[segment(0xE1, b"Exif\\0\\0" + bytes(65_000))] * 185)]
+    decode_image(JPEG)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for data in files:
+        try:
+            decode_image(data)
+        except InputError:
+            continue
+        sys.exit("a bomb was decoded")
+    for data in floods:
+        decode_image(data)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux only")
+def test_bombs_do_not_grow_the_process() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(RSS_SCRIPT)], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) < 20_000
+
+
+def test_one_big_picture_is_decoded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, most = [0], [0]
+    lock = threading.Lock()
+    decode = dulian.image.decode_pixels
+
+    def counted(*args: object) -> object:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.05)
+        image = decode(*args)  # type: ignore[arg-type]
+        with lock:
+            running[0] -= 1
+        return image
+
+    monkeypatch.setattr(dulian.image, "decode_pixels", counted)
+    for threshold, expected in ((1000, 1), (10**7, 4)):
+        monkeypatch.setattr(dulian.image, "BIG_PICTURE_PIXELS", threshold)
+        most[0] = 0
+        threads = [threading.Thread(target=decode_image, args=(JPEG,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert most[0] == expected
+
+
+# ── metadata ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _deflated_texts(size: int) -> dict[str, bytes]:
+    bomb = zlib.compress(bytes(size), 9)
+    return {
+        "zTXt": png_with_text(b"zTXt", b"key\0\0" + bomb),
+        "iTXt": png_with_text(b"iTXt", b"key\0\1\0en\0key\0" + bomb),
+        "iCCP": png_with_text(b"iCCP", b"name\0\0" + bomb),
+    }
+
+
+@pytest.mark.parametrize("kind", ["zTXt", "iTXt", "iCCP"])
+@pytest.mark.usefixtures("no_decoder")
+def test_inflation_bombs_are_refused(kind: str) -> None:
+    with pytest.raises(ImageDecodeError, match=f"{kind} metadata inflates"):
+        decode_image(_deflated_texts(20_000_000)[kind])
+
+
+def test_many_small_texts_share_one_budget() -> None:
+    text = chunk(b"zTXt", b"key\0\0" + zlib.compress(bytes(90_000)))
+    plain = FILES["png"]
+    decode_image(plain[:33] + text * 5 + plain[33:])
+    with pytest.raises(ImageDecodeError, match="inflates"):
+        decode_image(plain[:33] + text * 50 + plain[33:])
+
+
+def test_broken_texts_are_no_reason_to_refuse() -> None:
+    for kind in (b"zTXt", b"iTXt", b"iCCP"):
+        for payload in (b"", b"key", b"key\0", b"key\0\0notzlib", b"key\0\1\0en\0key\0notzlib"):
+            assert decode_image(png_with_text(kind, payload)).image.shape == scene().shape
+
+
+def _floods() -> dict[str, bytes]:
+    png = FILES["png"]
+    exif_segment = segment(0xE1, b"Exif\0\0" + exif(6).removeprefix(b"Exif\0\0"))
+    tags = 900
+    directory = b"".join(struct.pack("<HHII", i + 1, 1, 9_000_000, 8) for i in range(tags))
+    gif = FILES["gif"]
+    table = 13 + 3 * 2 ** ((gif[10] & 7) + 1)
+    riff = b"JUNK\0\0\0\0" * 1_200_000
+    return {
+        "200 EXIF": with_segments(JPEG, *[exif_segment] * 200),
+        "12 MB of EXIF": with_segments(JPEG, *[segment(0xE1, b"Exif\0\0" + bytes(65_000))] * 185),
+        "12 MB of profile": with_segments(JPEG, *[segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(65_000))] * 185),
+        "empty segments": with_segments(JPEG, segment(0xE1, b"") * 2_500_000),
+        "fill bytes": with_segments(JPEG, b"\xff" * 10_000_000),
+        "stuffed bytes": with_segments(JPEG, b"\xff\0" * 5_000_000),
+        "restart markers": with_segments(JPEG, b"\xff\xd0" * 5_000_000),
+        "png chunks": png[:33] + chunk(b"tEXt", b"") * 800_000 + png[33:],
+        "png EXIF": png[:33] + chunk(b"eXIf", exif(3) + bytes(10_000_000)) + png[33:],
+        "gif comments": gif[:table] + b"\x21\xfe\0" * 3_000_000 + gif[table:],
+        "gif sub-blocks": gif[:table] + b"\x21\xfe" + b"\x01a" * 5_000_000 + b"\0" + gif[table:],
+        "webp chunks": b"RIFF" + struct.pack("<I", len(riff) + 4) + b"WEBP" + riff,
+        "tiff tags": b"II*\0\x08\0\0\0" + struct.pack("<H", tags) + directory + bytes(9_000_000),
+        "avif boxes": FILES["avif"] + struct.pack(">I4s", 8, b"free") * 1_200_000,
+    }
+
+
+@pytest.mark.parametrize("name", _floods())
+def test_metadata_floods_are_bounded(name: str) -> None:
+    data = _floods()[name]
+    started = time.perf_counter()
+    try:
+        image = decode_image(data).image
+    except ImageDecodeError:
+        image = np.asarray(scene())
+    assert sorted(image.shape) == [3, 144, 192]
+    assert time.perf_counter() - started < HANG_S
+
+
+def test_no_decoder_sees_metadata() -> None:
+    secret = b"GPS 48.8584 2.2945"
+    jpeg = with_segments(JPEG, segment(0xE1, b"Exif\0\0" + secret), segment(0xFE, secret))
+    files = [jpeg + secret, png_with_text(b"tEXt", b"c\0" + secret) + secret, save(picture(), "WEBP", xmp=secret)]
+    for data in files:
+        assert secret in data
+        assert secret not in read_header(data, max_metadata_bytes=2**20).picture_bytes()
+
+
+def test_too_many_scans_are_refused() -> None:
+    data = FILES["jpeg progressive"]
+    last = data.rindex(b"\xff\xda")
+    with pytest.raises(ImageDecodeError, match="scans"):
+        decode_image(data[:-2] + data[last:-2] * MAX_SCANS + b"\xff\xd9")
+
+
+# ── noise ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SMALL = ImageLimits(max_pixels=4_000_000, max_fancy_pixels=2_000_000)
+MAGICS = sorted({data[:n] for data in FILES.values() for n in (4, 12, 32)})
+
+
+def check(data: bytes) -> None:
+    try:
+        result = decode_image(data, limits=SMALL)
+    except InputError:
+        return
+    assert isinstance(result, DecodedImage)
+    assert result.image.ndim == 3
+    assert result.image.size <= 3 * SMALL.max_pixels
+
+
+@given(st.sampled_from(MAGICS), st.binary(max_size=300))
+@settings(max_examples=400, deadline=None)
+def test_random_bytes_after_any_signature(magic: bytes, noise: bytes) -> None:
+    check(magic + noise)
+
+
+@given(st.sampled_from(sorted(FILES)), st.data())
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_flipped_bytes_give_an_image_or_an_input_error(name: str, data: st.DataObject) -> None:
+    file = bytearray(FILES[name])
+    head = st.integers(0, min(400, len(file) - 1))
+    places = st.lists(st.tuples(head | st.integers(0, len(file) - 1), st.integers(0, 255)), min_size=1, max_size=8)
+    for place, value in data.draw(places):
+        file[place] = value
+    check(bytes(file))
+
+
+@given(st.sampled_from(sorted(FILES)), st.integers(0, 10**6), st.integers(0, 10**6), st.binary(max_size=40))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_spliced_files_give_an_image_or_an_input_error(name: str, start: int, length: int, noise: bytes) -> None:
+    file = FILES[name]
+    start %= len(file)
+    check(file[:start] + noise + file[start + length % 200 :])
+
+
+def test_unknown_bytes_never_reach_a_decoder(no_decoder: None) -> None:
+    for seed in range(50):
+        noise = np.random.default_rng(seed).bytes(500)
+        with pytest.raises(UnsupportedImageError):
+            decode_image(b"\0" + noise)
+
+
+def test_decoding_is_deterministic() -> None:
+    for data in FILES.values():
+        first, second = decode_image(data), decode_image(io.BytesIO(data).read())
+        assert np.array_equal(first.image, second.image)
