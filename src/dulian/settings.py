@@ -14,7 +14,7 @@ from dulian.models.catalog import DEFAULT_PROFILE
 class Settings(BaseSettings):
     """Every setting, its default, and by its name its environment variable."""
 
-    model_config = SettingsConfigDict(env_prefix="DULIAN_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="DULIAN_", extra="forbid", frozen=True, env_ignore_empty=True)
 
     profile: str = DEFAULT_PROFILE
     engine: str = "auto"

@@ -44,6 +44,10 @@ def expected(profile: str) -> dict[str, list[dict[str, Any]]]:
     return answers
 
 
+def in_reading_order(faces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(faces, key=lambda face: (round(face["bbox"][1] / 10), round(face["bbox"][0] / 10)))
+
+
 def check(faces: list[dict[str, Any]], golden: list[dict[str, Any]], name: str) -> None:
     assert len(faces) == len(golden), name
     for face, kept in zip(faces, golden, strict=True):
@@ -78,7 +82,8 @@ def test_every_engine_finds_the_same_people(
         reference = analyzer.analyze(data).to_dict()["faces"]
         answer = other.analyze(data).to_dict()["faces"]
         assert len(answer) == len(reference), name
-        for face, same in zip(answer, reference, strict=True):
+        # Twins of equal size may swap places, because engines differ in the seventh digit.
+        for face, same in zip(in_reading_order(answer), in_reading_order(reference), strict=True):
             assert face["bbox"] == pytest.approx(same["bbox"], abs=0.2), name
             assert face["age"]["value"] == pytest.approx(same["age"]["value"], abs=0.2), name
             assert face["gender"]["value"] == same["gender"]["value"], name
