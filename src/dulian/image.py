@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dulian.completeness import holds_less_than_claimed
 from dulian.errors import ImageDecodeError, InferenceError, InputTooLargeError, MalformedInputError
 from dulian.formats import Header, read_header
-from dulian.pixels import decode_pixels, turn_upright
+from dulian.formats.completeness import holds_less_than_claimed
+from dulian.formats.pixels import decode_pixels, turn_upright
 
 Image = NDArray[np.uint8]
 """A BGR picture, (height, width, 3), or a crop of one."""

@@ -249,7 +249,8 @@ def _rectangles(boxes: Sequence[BoundingBox]) -> Floats:
 
 
 def _grown(boxes: Floats, margin: float) -> Floats:
-    return boxes + np.array((-margin, -margin, margin, margin))
+    grown: Floats = boxes + np.array((-margin, -margin, margin, margin))
+    return grown
 
 
 def _shared_sides(a: Floats, b: Floats) -> tuple[Floats, Floats]:
@@ -289,7 +290,8 @@ def _crosses(lines: Floats, boxes: Floats) -> Flags:
     to_low, to_high = (boxes[None, :, :2] - start) / step, (boxes[None, :, 2:] - start) / step
     enter = np.minimum(to_low, to_high).max(axis=2)
     leave = np.maximum(to_low, to_high).min(axis=2)
-    return np.less(np.maximum(enter, 0), np.minimum(leave, 1))
+    crosses: Flags = np.less(np.maximum(enter, 0), np.minimum(leave, 1))
+    return crosses
 
 
 def _intersect(a: Floats, b: Floats) -> Flags:

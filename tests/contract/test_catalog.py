@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.fakes import FakeSession
 
 from dulian.errors import UnknownNameError
 from dulian.factory import check_profile, load_calibration, make_detector, make_estimator
@@ -24,7 +25,6 @@ from dulian.models.catalog import (
 from dulian.models.classifier import Classifier
 from dulian.runtimes import find_runtime, load_runtime
 from dulian.store import ModelStore
-from tests.fakes import FakeSession
 
 ROWS = {row.name: row for row in all_rows()}
 FETCHED = {file.name: file for row in ROWS.values() for file in row.files} | {file.name: file for file in SAMPLES}

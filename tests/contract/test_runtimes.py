@@ -106,9 +106,7 @@ def test_damaged_weights_are_refused(engine: str) -> None:
 
 @pytest.mark.parametrize("name", ["res10_ssd", "age_net", "gender_net"])
 @pytest.mark.parametrize("runtime_name", ONNX_RUNTIMES)
-def test_converted_nets_answer_as_opencvs_own_caffe_run(
-    model_store: ModelStore, name: str, runtime_name: str
-) -> None:
+def test_converted_nets_answer_as_opencvs_own_caffe_run(model_store: ModelStore, name: str, runtime_name: str) -> None:
     if OPENCV_MAJOR >= 5:
         pytest.skip(f"OpenCV {cv2.__version__} has no Caffe importer to compare with")
     row = ROWS[name]

@@ -4,12 +4,12 @@ import threading
 
 import numpy as np
 import pytest
+from tests.fakes import CALIBRATION, FakeDetector, FakeEstimator, face_at
 
 from dulian.analyzer import AnalyzeOptions, Analyzer
 from dulian.errors import MalformedInputError
 from dulian.faces import Detection, ModelInfo
 from dulian.models import Detector
-from tests.fakes import CALIBRATION, FakeDetector, FakeEstimator, face_at
 
 WIDTH, HEIGHT = 400, 300
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dulian.colour import apply_transform, convert_bgr, srgb_transform, strips
 from dulian.errors import ImageDecodeError, InputTooLargeError, UnsupportedImageError
 from dulian.formats import Header
+from dulian.formats.colour import apply_transform, convert_bgr, srgb_transform, strips
 from dulian.formats.exif import orientation_of
 
 BgrImage = NDArray[np.uint8]
