@@ -46,7 +46,7 @@ def test_the_wheel_analyses_a_picture(python: Path, model_store, samples: Path, 
             timeout=120,
         )
         (face,) = json.loads(done.stdout)["faces"]
-        assert face["gender"]["female_probability"] > 0.5
+        assert face["age"]["low"] < face["age"]["value"] < face["age"]["high"]
     assert (tmp_path / "out" / "astronaut_faces.jpg").is_file()
 
 

@@ -12,7 +12,7 @@ from dulian.errors import BackendError, WeightsError
 from dulian.models import catalog
 from dulian.models.catalog import ModelRow
 from dulian.store import ModelStore
-from fake_registry import FakeRegistry, blob, model_row, sha256, weights_file
+from tests.fake_registry import FakeRegistry, blob, model_row, sha256, weights_file
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from dulian.errors import InputNotFoundError, MalformedInputError, WeightsError
 from dulian.models import catalog
 from dulian.models.catalog import ModelRow, Source
 from dulian.store import ModelStore
-from fake_registry import FakeRegistry, blob, model_row, sha256, weights_file, write_wheel
+from tests.fake_registry import FakeRegistry, blob, model_row, sha256, weights_file, write_wheel
 
 
 @pytest.fixture

@@ -447,7 +447,7 @@ PROFILES: dict[str, Profile] = {
         estimators=(DLIB_AGE, DLIB_GENDER),
         min_confidence=0.6,
         sure_confidence=0.9,
-        retry_confidence=0.8,
+        retry_confidence=0.85,
         nms_iou_threshold=0.3,
         detection_side=640,
     ),
@@ -459,7 +459,7 @@ PROFILES: dict[str, Profile] = {
         estimators=(AGE_NET, GENDER_NET),
         min_confidence=0.5,
         sure_confidence=0.95,
-        retry_confidence=0.8,
+        retry_confidence=0.9,
         nms_iou_threshold=0.45,
     ),
 }
