@@ -218,3 +218,15 @@ def tiff_with_size(data: bytes, side: int) -> bytes:
 def gif_bomb(screen: int, frame: int) -> bytes:
     image = b"\x2c" + struct.pack("<HHHHB", 0, 0, frame, frame, 0) + b"\x02\x02\x4c\x01\0;"
     return b"GIF89a" + struct.pack("<HHBBB", screen, screen, 0, 0, 0) + image
+
+
+def avif_of_items(*locations: bytes, mdat: bytes = b"") -> bytes:
+    """An AVIF whose one AV1-coded item lies where these ``iloc`` bodies say; its ``mdat`` starts at byte 0 of them."""
+
+    def box(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + len(body), kind) + body
+
+    size = box(b"iprp", box(b"ipco", box(b"ispe", b"\0\0\0\0" + struct.pack(">II", 64, 64))))
+    item = box(b"iinf", b"\0\0\0\0\0\1" + box(b"infe", b"\2\0\0\0\0\1\0\0av01\0"))
+    meta = b"\0\0\0\0" + size + item + b"".join(box(b"iloc", location) for location in locations)
+    return box(b"ftyp", b"avif\0\0\0\0avifmif1") + box(b"meta", meta) + box(b"mdat", mdat)

@@ -108,35 +108,27 @@ def to_dataframe(results: Iterable[AnalysisResult]) -> pd.DataFrame:
         import pandas as pd
     except ImportError as error:
         raise MissingDependencyError("to_dataframe needs pandas; pip install pandas") from error
-    rows = [
-        {"image": index, **_flatten(face)} for index, result in enumerate(results) for face in result.to_dict()["faces"]
-    ]
-    return pd.DataFrame(rows)
+    rows = [(index, *_flatten(face)) for index, result in enumerate(results) for face in result.to_dict()["faces"]]
+    return pd.DataFrame(rows, columns=["image", *_COLUMNS])
 
 
-def _flatten(face: dict[str, Any]) -> dict[str, Any]:
-    x1, y1, x2, y2 = face["bbox"]
+_COLUMNS = (
+    *("face", "x1", "y1", "x2", "y2", "confidence"),
+    *("age", "age_low", "age_high", "age_bucket"),
+    *("gender", "gender_probability", "female_probability"),
+    *("quality", "size_px", "status", "reasons", "label"),
+)
+
+
+def _flatten(face: dict[str, Any]) -> tuple[Any, ...]:
+    """A face's values in the order of the columns."""
     age, gender, quality = face["age"] or {}, face["gender"] or {}, face["quality"]
-    return {
-        "face": face["id"],
-        "x1": x1,
-        "y1": y1,
-        "x2": x2,
-        "y2": y2,
-        "confidence": face["confidence"],
-        "age": age.get("value"),
-        "age_low": age.get("low"),
-        "age_high": age.get("high"),
-        "age_bucket": age.get("bucket"),
-        "gender": gender.get("value"),
-        "gender_probability": gender.get("probability"),
-        "female_probability": gender.get("female_probability"),
-        "quality": quality["score"],
-        "size_px": quality["size_px"],
-        "status": face["status"],
-        "reasons": ",".join(quality["reasons"]),
-        "label": face["label"],
-    }
+    return (
+        *(face["id"], *face["bbox"], face["confidence"]),
+        *(age.get(key) for key in ("value", "low", "high", "bucket")),
+        *(gender.get(key) for key in ("value", "probability", "female_probability")),
+        *(quality["score"], quality["size_px"], face["status"], ",".join(quality["reasons"]), face["label"]),
+    )
 
 
 def _read(picture: str | os.PathLike[str] | bytes, limits: ImageLimits) -> bytes:

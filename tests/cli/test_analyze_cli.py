@@ -11,9 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from tests.golden.pictures import sample_pictures
 
 from dulian.faces import AnalysisResult
-from tests.golden.pictures import sample_pictures
 
 pytestmark = pytest.mark.weights
 

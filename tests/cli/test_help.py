@@ -9,7 +9,8 @@ import sys
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-COMMANDS = ["", "analyze", "models", *(f"models {name}" for name in ("list", "pull", "verify", "convert", "import", "path"))]
+STORE_COMMANDS = ("list", "pull", "verify", "convert", "import", "path")
+COMMANDS = ["", "analyze", "models", *(f"models {name}" for name in STORE_COMMANDS)]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

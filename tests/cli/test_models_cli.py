@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.fake_registry import FakeRegistry
 from typer.testing import CliRunner, Result
 
 from dulian.cli.models import app, make_store, show_download
 from dulian.errors import InputNotFoundError, MalformedInputError, UnknownNameError, WeightsError
 from dulian.models import catalog
-from fake_registry import FakeRegistry
 
 OK, BAD_INPUT, BACKEND = 0, 2, 3
 

@@ -10,7 +10,6 @@ import venv
 from pathlib import Path
 
 import pytest
-
 from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.weights, pytest.mark.wheel]

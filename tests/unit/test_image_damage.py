@@ -30,7 +30,7 @@ from tests.pictures import (
 
 from dulian.errors import ImageDecodeError, ImageTruncatedError, InputError, InputTooLargeError
 from dulian.formats import read_header
-from dulian.formats.av1 import sequence_sizes
+from dulian.formats.bmff import sequence_sizes
 from dulian.image import decode_image
 
 FILES = whole_files()
@@ -208,6 +208,15 @@ def test_oversized_tiles_are_refused() -> None:
     tiled = with_tag(with_tag(FILES["tiff"], 322, 4, 60_000), 323, 4, 60_000)
     with pytest.raises(ImageDecodeError, match="tiles of 60000 x 60000"):
         decode_image(tiled)
+
+
+def test_a_refusal_by_opencv_is_told_without_its_place_in_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object) -> None:
+        cv2.resize(np.zeros((1, 1, 3), np.uint8), (0, 0))
+
+    monkeypatch.setattr(cv2, "imdecode", fail)
+    with pytest.raises(ImageDecodeError, match=r"^the JPEG does not decode: \(-215:Assertion failed\) [^/\n]*$"):
+        decode_image(JPEG)
 
 
 def test_decoder_failures_are_mapped(monkeypatch: pytest.MonkeyPatch) -> None:

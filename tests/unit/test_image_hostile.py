@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tests.pictures import (
+    avif_of_items,
     avif_with_box_size,
     chunk,
     exif,
@@ -227,6 +228,7 @@ def _floods() -> dict[str, bytes]:
         "png EXIF": png[:33] + chunk(b"eXIf", exif(3) + bytes(10_000_000)) + png[33:],
         "gif comments": gif[:table] + b"\x21\xfe\0" * 3_000_000 + gif[table:],
         "gif sub-blocks": gif[:table] + b"\x21\xfe" + b"\x01a" * 5_000_000 + b"\0" + gif[table:],
+        "gif comments of many sub-blocks": gif[:table] + (b"\x21\xfe" + b"\x01a" * 399_000 + b"\0") * 60 + gif[table:],
         "webp chunks": b"RIFF" + struct.pack("<I", len(riff) + 4) + b"WEBP" + riff,
         "tiff tags": b"II*\0\x08\0\0\0" + struct.pack("<H", tags) + directory + bytes(9_000_000),
         "avif boxes": FILES["avif"] + struct.pack(">I4s", 8, b"free") * 1_200_000,
@@ -243,6 +245,38 @@ def test_metadata_floods_are_bounded(name: str) -> None:
         image = np.asarray(scene())
     assert sorted(image.shape) == [3, 144, 192]
     assert time.perf_counter() - started < HANG_S
+
+
+def test_extents_of_no_bytes_are_counted_for_the_whole_file() -> None:
+    # widths of 0: each of these tables states 49,000 extents in its last two bytes
+    location = b"\0\0\0\0" + b"\0\0" + struct.pack(">HHHH", 1, 1, 0, 49_000)
+    with pytest.raises(ImageDecodeError, match="more than 50000 extents"):
+        read_header(avif_of_items(*[location] * 100), max_metadata_bytes=2**20)
+
+
+def test_extents_that_overlap_are_refused_before_they_are_joined() -> None:
+    megabyte = bytes(2**20)
+    location = b"\0\0\0\0" + b"\x44\0" + struct.pack(">HHHH", 1, 1, 0, 5_000) + struct.pack(">II", 0, 2**20) * 5_000
+    with pytest.raises(ImageDecodeError, match="items overlap"):
+        read_header(avif_of_items(location, mdat=megabyte), max_metadata_bytes=2**20)
+
+
+def test_a_second_item_table_is_refused() -> None:
+    data = FILES["avif"]
+    with pytest.raises(ImageDecodeError, match="more than one item table"):
+        decode_image(data + struct.pack(">I4sI", 12, b"meta", 0))
+
+
+def test_much_metadata_does_not_hide_the_colour_space() -> None:
+    jpeg = FILES["jpeg cmyk"]
+    flooded = with_segments(jpeg, *[segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + bytes(65_000))] * 20)
+    assert np.array_equal(decode_image(flooded).image, decode_image(jpeg).image)
+
+
+def test_metadata_that_is_skipped_costs_no_budget() -> None:
+    turned = segment(0xE1, b"Exif\0\0" + exif(6).removeprefix(b"Exif\0\0"))
+    flooded = with_segments(JPEG, *[segment(0xED, bytes(65_000))] * 20, turned)
+    assert decode_image(flooded).image.shape == (192, 144, 3)
 
 
 def test_no_decoder_sees_metadata() -> None:

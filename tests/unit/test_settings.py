@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from dulian.image import ImageLimits
-from dulian.settings import OPENCV_WALL, Settings, choose_language
+from dulian.settings import OPENCV_WALL, Settings, choose_language, guard_opencv
 
 
 def test_environment_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,3 +63,10 @@ def test_the_program_builds_the_wall_before_opencv_is_loaded() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True, timeout=60
     )
     assert done.stdout.split()[-1] in ("refused", "True")
+
+
+def test_the_wall_keeps_what_the_user_has_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"OPENCV_LOG_LEVEL": "DEBUG"})
+    guard_opencv()
+    assert os.environ == OPENCV_WALL | {"OPENCV_LOG_LEVEL": "DEBUG"}
+    assert OPENCV_WALL["OPENCV_LOG_LEVEL"] == "FATAL"

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.fake_registry import FakeRegistry, blob, model_row, sha256, weights_file
 
 from dulian.errors import BackendError, WeightsError
 from dulian.models import catalog
 from dulian.models.catalog import ModelRow
 from dulian.store import ModelStore
-from tests.fake_registry import FakeRegistry, blob, model_row, sha256, weights_file
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.fake_registry import FakeRegistry, blob, model_row, sha256, weights_file, write_wheel
 
 from dulian.errors import InputNotFoundError, MalformedInputError, WeightsError
 from dulian.models import catalog
 from dulian.models.catalog import ModelRow, Source
 from dulian.store import ModelStore
-from tests.fake_registry import FakeRegistry, blob, model_row, sha256, weights_file, write_wheel
+from dulian.store.installer import read_offers
 
 
 @pytest.fixture
@@ -127,6 +128,17 @@ def test_a_path_that_is_no_file_is_the_callers_mistake(registry: FakeRegistry, s
     os.mkfifo(bag / "pipe")
     with pytest.raises(MalformedInputError, match="neither a file nor a folder"):
         store.import_path(bag / "pipe")
+
+
+def test_a_file_that_goes_away_meanwhile_is_not_blamed_on_the_folder(
+    registry: FakeRegistry, store: ModelStore, bag: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bag / "tiny.onnx").write_bytes(registry.tiny_data)
+    offers = read_offers(bag, [].append)
+    (bag / "tiny.onnx").unlink()
+    monkeypatch.setattr("dulian.store.model_store.read_offers", lambda path, notify: offers)
+    with pytest.raises(InputNotFoundError, match=r"cannot read .*tiny\.onnx: No such file"):
+        store.import_path(bag)
 
 
 @pytest.fixture

@@ -20,12 +20,12 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from tests.fake_registry import FakeRegistry, blob, leftovers, model_row, package_of, sha256, weights_file, write_wheel
 
 from dulian.errors import MissingDependencyError, WeightsError
 from dulian.models import catalog
 from dulian.models.catalog import ModelRow, Package, Source
 from dulian.store import ModelStore
-from tests.fake_registry import FakeRegistry, blob, leftovers, model_row, package_of, sha256, weights_file, write_wheel
 
 CLOSED_PORT = "http://127.0.0.1:9/simple"
 BACKEND = 3

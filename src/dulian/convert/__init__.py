@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dulian.convert.caffe import convert_caffe
 from dulian.convert.check import CheckReport, CheckRow, check_against_opencv
-from dulian.convert.ssd_prototxt import has_old_ssd_flaw, repair_ssd_prototxt
-from dulian.convert.yunet import make_yunet_symbolic
+from dulian.convert.published import has_old_ssd_flaw, make_yunet_symbolic, repair_ssd_prototxt
 
 __all__ = [
     "CheckReport",

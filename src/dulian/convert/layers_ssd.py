@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dulian.convert.caffe_net import Layer
-from dulian.convert.layers_shape import add_reshape, add_slice
+from dulian.convert.layers import add_reshape, add_slice
 from dulian.convert.onnx_graph import OnnxGraph, Tensor
 from dulian.convert.prototxt import Message
 

@@ -99,7 +99,11 @@ class OnnxGraph:
     def add(
         self, op_type: str, inputs: Sequence[str], output: str, *, attributes: Mapping[str, Attribute] | None = None
     ) -> str:
-        """Adds a node with one output, named like it; returns that name."""
+        """Adds a node with one output, named like it; returns that name.
+
+        Raises:
+            ConversionError: the name is taken, or a number is not finite as float32.
+        """
         self._take(output)
         node = self._graph.node.add(op_type=op_type, name=output)
         node.input.extend(inputs)
@@ -109,6 +113,9 @@ class OnnxGraph:
             if isinstance(value, int):
                 attribute.type, attribute.i = onnx.AttributeProto.INT, value
             elif isinstance(value, float):
+                with np.errstate(over="ignore"):
+                    if not np.isfinite(np.float32(value)):
+                        raise ConversionError(f"{output}: {name} is {value}, too large for a float32")
                 attribute.type, attribute.f = onnx.AttributeProto.FLOAT, value
             else:
                 attribute.type = onnx.AttributeProto.INTS

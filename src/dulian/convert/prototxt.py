@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from dulian.errors import ConversionError
 
@@ -34,6 +34,8 @@ _KINDS: Final = ("string", "number", "word", "mark")
 _CLOSING: Final = {"{": "}", "<": ">"}
 _TRUE: Final = ("true", "True", "t", 1)
 _FALSE: Final = ("false", "False", "f", 0)
+
+_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,7 @@ class Message:
 
     def children(self, name: str) -> tuple[Message, ...]:
         """The messages of a repeated field, in file order."""
-        found = []
-        for entry in self.entries.get(name, ()):
-            if not isinstance(entry.value, Message):
-                raise _error(entry.line, f"{name} must be a message in braces, not {entry.value!r}")
-            found.append(entry.value)
-        return tuple(found)
+        return self._values(name, Message, "a message in braces")
 
     def child(self, name: str) -> Message:
         """The one message of that name, an empty one if there is none."""
@@ -73,12 +70,7 @@ class Message:
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Quoted strings or bare words."""
-        found = []
-        for entry in self.entries.get(name, ()):
-            if not isinstance(entry.value, str):
-                raise _error(entry.line, f"{name} must be text, not {_shown(entry.value)}")
-            found.append(entry.value)
-        return tuple(found)
+        return self._values(name, str, "text")
 
     def text(self, name: str, default: str) -> str:
         """One string or word."""
@@ -87,12 +79,7 @@ class Message:
 
     def integers(self, name: str) -> tuple[int, ...]:
         """Whole numbers."""
-        found = []
-        for entry in self.entries.get(name, ()):
-            if not isinstance(entry.value, int):
-                raise _error(entry.line, f"{name} must be a whole number, not {_shown(entry.value)}")
-            found.append(entry.value)
-        return tuple(found)
+        return self._values(name, int, "a whole number")
 
     def integer(self, name: str, default: int) -> int:
         """One whole number."""
@@ -101,12 +88,7 @@ class Message:
 
     def numbers(self, name: str) -> tuple[float, ...]:
         """Finite numbers."""
-        found = []
-        for entry in self.entries.get(name, ()):
-            if not isinstance(entry.value, int | float):
-                raise _error(entry.line, f"{name} must be a number, not {_shown(entry.value)}")
-            found.append(float(entry.value))
-        return tuple(found)
+        return tuple(map(float, self._values(name, (int, float), "a number")))
 
     def number(self, name: str, default: float) -> float:
         """One finite number."""
@@ -136,6 +118,14 @@ class Message:
             return str(entry.value)
         return default
 
+    def _values(self, name: str, kind: type[_Kind] | tuple[type[_Kind], ...], what: str) -> tuple[_Kind, ...]:
+        found = []
+        for entry in self.entries.get(name, ()):
+            if not isinstance(entry.value, kind):
+                raise _error(entry.line, f"{name} must be {what}, not {_shown(entry.value)}")
+            found.append(entry.value)
+        return tuple(found)
+
     def _at_most_one(self, name: str) -> None:
         entries = self.entries.get(name, ())
         if len(entries) > 1:
@@ -155,7 +145,7 @@ def parse_prototxt(data: bytes) -> Message:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise _error(line, "a byte that is no UTF-8 text: is this a prototxt at all?") from None
-    return _Parser(list(_tokens(text))).message()
+    return _Parser(_tokens(text)).message()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,13 +173,13 @@ def _tokens(text: str) -> Iterator[_Token]:
 class _Parser:
     """Recursive descent over the tokens, one token ahead."""
 
-    def __init__(self, tokens: list[_Token]) -> None:
+    def __init__(self, tokens: Iterator[_Token]) -> None:
         self._tokens = tokens
-        self._next = 0
+        self._ahead = next(tokens)
 
     def message(self, closing: str | None = None, depth: int = 0) -> Message:
         """Fields up to ``closing``, or to the end of the file."""
-        message = Message(self._peek().line)
+        message = Message(self._ahead.line)
         while True:
             token = self._take()
             if token.text == closing and token.kind == "mark":
@@ -201,7 +191,7 @@ class _Parser:
             if token.kind != "word":
                 raise _error(token.line, f"expected the name of a field, found {token.text!r}")
             message.entries.setdefault(token.text, []).extend(self._values(depth))
-            while self._peek().text in (",", ";") and self._peek().kind == "mark":
+            while self._ahead.text in (",", ";") and self._ahead.kind == "mark":
                 self._take()
 
     def _values(self, depth: int) -> Iterator[_Entry]:
@@ -209,8 +199,8 @@ class _Parser:
         if has_colon and self._accept("["):
             while not self._accept("]"):
                 yield self._value(self._take(), depth)
-                if not self._accept(",") and self._peek().text != "]":
-                    raise _error(self._peek().line, f"expected ',' or ']', found {self._peek().text!r}")
+                if not self._accept(",") and self._ahead.text != "]":
+                    raise _error(self._ahead.line, f"expected ',' or ']', found {self._ahead.text!r}")
             return
         token = self._take()
         if not has_colon and not (token.kind == "mark" and token.text in _CLOSING):
@@ -224,7 +214,7 @@ class _Parser:
             return _Entry(self.message(_CLOSING[token.text], depth + 1), token.line)
         if token.kind == "string":
             parts = [_unquoted(token.text)]
-            while self._peek().kind == "string":
+            while self._ahead.kind == "string":
                 parts.append(_unquoted(self._take().text))
             return _Entry("".join(parts), token.line)
         if token.kind == "number":
@@ -233,17 +223,14 @@ class _Parser:
             return _Entry(token.text, token.line)
         raise _error(token.line, f"expected a value, found {token.text!r}")
 
-    def _peek(self) -> _Token:
-        return self._tokens[self._next]
-
     def _take(self) -> _Token:
-        token = self._tokens[self._next]
+        token = self._ahead
         # The last token says "end" for ever.
-        self._next = min(self._next + 1, len(self._tokens) - 1)
+        self._ahead = next(self._tokens, token)
         return token
 
     def _accept(self, mark: str) -> bool:
-        if self._peek().kind != "mark" or self._peek().text != mark:
+        if self._ahead.kind != "mark" or self._ahead.text != mark:
             return False
         self._take()
         return True

@@ -1,5 +1,6 @@
 """AVIF and HEIC by their boxes: size, and whether the pictures are all there. ISO/IEC 14496-12 and 23008-12.
 
+The size that an AV1 stream itself states, in its sequence headers, is read too. AV1 specification, 5.5.1.
 Orientation (``irot``, ``imir``) is left to their decoders; EXIF orientation does not count in these formats.
 """
 
@@ -10,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dulian.errors import ImageDecodeError, ImageTruncatedError
-from dulian.formats.av1 import sequence_sizes
 from dulian.formats.header import MAX_BLOCKS, Buffer, Header
 
 AVIF_BRANDS = frozenset({b"avif", b"avis"})
 HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 _STILL_BRANDS = {b"avis": b"avif", b"hevc": b"heic", b"hevx": b"heix", b"msf1": b"mif1"}
 _MAX_META_BYTES = 2**22
+_SEQUENCE_HEADER = 1
 
 
 @dataclass(slots=True)
@@ -27,6 +28,7 @@ class _Meta:
     extents: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
     coded: set[int] = field(default_factory=set)
     in_meta: set[int] = field(default_factory=set)
+    extents_left: int = MAX_BLOCKS
 
 
 def brands(data: bytes) -> frozenset[bytes]:
@@ -48,9 +50,8 @@ def read_avif(data: bytes, max_metadata_bytes: int) -> Header:
     """
     meta, parts = _walk(data)
     sizes = list(meta.sizes)
-    for item in meta.coded - meta.in_meta:
-        payload = b"".join(data[start : start + length] for start, length in meta.extents.get(item, []))
-        sizes += sequence_sizes(payload)
+    for extents in {tuple(meta.extents.get(item, [])) for item in meta.coded - meta.in_meta}:
+        sizes += sequence_sizes(b"".join(data[start : start + length] for start, length in extents))
     width, height = _largest(sizes)
     return Header("avif", width, height, parts, decoder="pillow", heavy=True)
 
@@ -81,6 +82,7 @@ def _walk(data: bytes) -> tuple[_Meta, tuple[Buffer, ...]]:
     meta = _Meta()
     view = memoryview(data)
     parts: list[Buffer] = []
+    has_meta = False
     for kind, start, body, end in _boxes(data, 0, len(data)):
         if kind == b"moov":
             parts += [view[start : start + 4], b"free", view[start + 8 : end]]
@@ -89,11 +91,24 @@ def _walk(data: bytes) -> tuple[_Meta, tuple[Buffer, ...]]:
         else:
             parts.append(view[start:end])
         if kind == b"meta":
+            if has_meta:
+                raise ImageDecodeError("the file has more than one item table")
+            has_meta = True
             _read_meta(data, body + 4, end, meta)
-    for start, length in (extent for item in meta.extents.values() for extent in item):
-        if start + length > len(data):
-            raise ImageTruncatedError("the file ends before its picture does")
+    _check_extents(meta, len(data))
     return meta, tuple(parts)
+
+
+def _check_extents(meta: _Meta, file_bytes: int) -> None:
+    """Every item lies inside the file, and all together are no more than it: who joins extents copies them.
+
+    Items may share all of their extents, as an encoder that saw equal ones writes them.
+    """
+    items = set(map(tuple, meta.extents.values()))
+    if any(start + length > file_bytes for item in items for start, length in item):
+        raise ImageTruncatedError("the file ends before its picture does")
+    if sum(length for item in items for _, length in item) > file_bytes:
+        raise ImageDecodeError("the file's items overlap")
 
 
 def _still_brands(payload: bytes) -> bytes:
@@ -164,7 +179,6 @@ def _read_locations(data: bytes, start: int, meta: _Meta) -> None:
     offset_width, length_width, base_width, index_width = widths
     id_width = 4 if version >= 2 else 2
     count, position = _uint(data, start + 6, id_width)
-    budget = MAX_BLOCKS
     for _ in range(count):
         item, position = _uint(data, position, id_width)
         method = 0
@@ -173,8 +187,9 @@ def _read_locations(data: bytes, start: int, meta: _Meta) -> None:
         _, position = _uint(data, position, 2)
         base, position = _uint(data, position, base_width)
         extents, position = _uint(data, position, 2)
-        budget -= 1 + extents
-        if budget < 0:
+        # Counted for the whole file: an extent may be stated in no bytes at all.
+        meta.extents_left -= 1 + extents
+        if meta.extents_left < 0:
             raise ImageDecodeError(f"the file has more than {MAX_BLOCKS} extents")
         for _ in range(extents):
             position += index_width
@@ -190,3 +205,84 @@ def _uint(data: bytes, position: int, width: int) -> tuple[int, int]:
     if position + width > len(data):
         raise ImageTruncatedError("the file ends inside its item table")
     return int.from_bytes(data[position : position + width], "big"), position + width
+
+
+# ── AV1 ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Bits:
+    """Big-endian bits of a few bytes; beyond the end there are zeros, the decoder will refuse such a stream."""
+
+    def __init__(self, data: bytes) -> None:
+        self._value = int.from_bytes(data, "big")
+        self._left = 8 * len(data)
+
+    def take(self, count: int) -> int:
+        self._left -= count
+        return (self._value >> self._left if self._left >= 0 else 0) & ((1 << count) - 1)
+
+    def take_uvlc(self) -> int:
+        zeros = 0
+        while zeros < 32 and self._left > 0 and not self.take(1):
+            zeros += 1
+        return self.take(zeros) + (1 << zeros) - 1 if zeros < 32 else 0
+
+
+def sequence_sizes(stream: bytes) -> list[tuple[int, int]]:
+    """Greatest (width, height) of every sequence header in a stream of OBUs; a malformed stream ends the list."""
+    sizes = []
+    position = 0
+    for _ in range(MAX_BLOCKS):
+        if position >= len(stream):
+            break
+        first = stream[position]
+        position += 2 if first & 4 else 1
+        length = len(stream) - position
+        if first & 2:
+            length, position = _leb128(stream, position)
+        if first >> 3 & 15 == _SEQUENCE_HEADER:
+            sizes.append(_sequence_size(_Bits(stream[position : position + min(length, 512)])))
+        position += length
+    return sizes
+
+
+def _leb128(stream: bytes, position: int) -> tuple[int, int]:
+    value = 0
+    for index, byte in enumerate(stream[position : position + 8]):
+        value |= (byte & 127) << 7 * index
+        if not byte & 128:
+            return value, position + index + 1
+    return len(stream), len(stream)
+
+
+def _sequence_size(bits: _Bits) -> tuple[int, int]:
+    bits.take(4)
+    if bits.take(1):
+        bits.take(5)
+    else:
+        _skip_operating_points(bits)
+    width_bits, height_bits = bits.take(4) + 1, bits.take(4) + 1
+    return bits.take(width_bits) + 1, bits.take(height_bits) + 1
+
+
+def _skip_operating_points(bits: _Bits) -> None:
+    """Timing, decoder model and operating points: the part between the profile and the size."""
+    delay_bits = 0
+    decoder_model = False
+    if bits.take(1):
+        bits.take(64)
+        if bits.take(1):
+            bits.take_uvlc()
+        decoder_model = bool(bits.take(1))
+        if decoder_model:
+            delay_bits = bits.take(5) + 1
+            bits.take(42)
+    display_delay = bits.take(1)
+    for _ in range(bits.take(5) + 1):
+        bits.take(12)
+        if bits.take(5) > 7:
+            bits.take(1)
+        if decoder_model and bits.take(1):
+            bits.take(2 * delay_bits + 1)
+        if display_delay and bits.take(1):
+            bits.take(4)

@@ -22,15 +22,16 @@ def read(data: bytes, max_metadata_bytes: int) -> Header:
     position = head_end = 13 + _colour_table_bytes(flags)
     control = b""
     view = memoryview(data)
-    for _ in range(_MAX_SUB_BLOCKS):
+    sub_blocks_left = _MAX_SUB_BLOCKS
+    while True:
         start, kind = position, data[position]
         if kind == _EXTENSION:
-            position = _skip_sub_blocks(data, start + 2)
+            position, sub_blocks_left = _skip_sub_blocks(data, start + 2, sub_blocks_left)
             if data[start + 1] == _GRAPHIC_CONTROL:
                 control = data[start:position]
         elif kind == _IMAGE:
             left, top, frame_width, frame_height, flags = struct.unpack_from("<HHHHB", data, start + 1)
-            end = _skip_sub_blocks(data, start + 11 + _colour_table_bytes(flags))
+            end, _ = _skip_sub_blocks(data, start + 11 + _colour_table_bytes(flags), sub_blocks_left)
             size = max(width, left + frame_width), max(height, top + frame_height)
             if not frame_width or not frame_height:
                 raise ImageDecodeError("the GIF's first frame states a size of nothing")
@@ -39,18 +40,18 @@ def read(data: bytes, max_metadata_bytes: int) -> Header:
             raise ImageTruncatedError("the GIF ends before its first frame")
         else:
             raise ImageDecodeError("the GIF has an unknown block")
-    raise ImageDecodeError("the GIF has too many blocks before its first frame")
 
 
 def _colour_table_bytes(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _skip_sub_blocks(data: bytes, position: int) -> int:
-    """Where the next block starts; the chain ends with an empty sub-block."""
-    for _ in range(_MAX_SUB_BLOCKS):
+def _skip_sub_blocks(data: bytes, position: int, left: int) -> tuple[int, int]:
+    """Where the next block starts, and how many sub-blocks are still accepted; the chain ends with an empty one."""
+    while left:
+        left -= 1
         length = data[position]
         position += 1 + length
         if not length:
-            return position
-    raise ImageDecodeError("the GIF has too many sub-blocks")
+            return position, left
+    raise ImageDecodeError(f"the GIF has more than {_MAX_SUB_BLOCKS} sub-blocks")

@@ -1,7 +1,11 @@
-"""What is known of a picture before it is decoded. How it is read from the bytes lives in the module of each format."""
+"""What is known of a picture before it is decoded. How it is read from the bytes lives in the module of each format.
+
+Of EXIF only the one value that changes pixels is read: the orientation.
+"""
 
 from __future__ import annotations
 
+import struct
 import zlib
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +15,9 @@ Decoder = Literal["opencv", "pillow", "heif"]
 
 MAX_BLOCKS = 50_000
 """Segments, chunks or boxes of one file: a real one has some hundred, an abusive one millions."""
+
+_ORIENTATION_TAG = 0x0112
+_MAX_EXIF_ENTRIES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +79,21 @@ def inflate(data: Buffer, max_bytes: int) -> bytes | None:
     except zlib.error:
         return b""
     return None if len(plain) > max_bytes else plain
+
+
+def orientation_of(exif: bytes) -> int:
+    """EXIF orientation 1 to 8 of an EXIF block, with or without its ``Exif`` prefix; 1 where it says nothing sane."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        return 1
+    try:
+        (offset,) = struct.unpack_from(order + "I", exif, 4)
+        (count,) = struct.unpack_from(order + "H", exif, offset)
+        for index in range(min(count, _MAX_EXIF_ENTRIES)):
+            tag, kind, _, value = struct.unpack_from(order + "HHIH", exif, offset + 2 + 12 * index)
+            if tag == _ORIENTATION_TAG:
+                return value if kind == 3 and 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1

@@ -7,8 +7,7 @@ import struct
 from dataclasses import dataclass, field
 
 from dulian.errors import ImageDecodeError, ImageTruncatedError
-from dulian.formats.exif import orientation_of
-from dulian.formats.header import MAX_BLOCKS, Buffer, Header, JpegScan
+from dulian.formats.header import MAX_BLOCKS, Buffer, Header, JpegScan, orientation_of
 
 MAX_SCANS = 64
 """Progressive encoders write about ten; each one costs a pass over the whole picture."""
@@ -42,7 +41,7 @@ class _Walk:
     frame: _Frame | None = None
     orientation: int | None = None
     profile: dict[int, bytes] = field(default_factory=dict)
-    seen: set[int] = field(default_factory=set)
+    kept: set[int] = field(default_factory=set)
     scans: int = 0
     first_scan: JpegScan | None = None
     multi_scan: bool = False
@@ -100,18 +99,23 @@ def _take(walk: _Walk, marker: int, start: int, end: int) -> int:
 
 def _take_metadata(walk: _Walk, marker: int, start: int, end: int) -> None:
     """Read orientation and profile within the budget; keep what tells a decoder the colour space."""
+    opening = walk.data[start : min(end, start + len(_ICC))]
+    keep = (marker == _APP0 and opening.startswith(b"JFIF\0")) or (marker == _APP14 and opening.startswith(b"Adobe"))
+    if keep and marker not in walk.kept:
+        walk.kept.add(marker)
+        walk.parts.append(memoryview(walk.data)[start - 4 : end])
+    is_exif = marker == _APP1 and opening.startswith(b"Exif\0\0") and walk.orientation is None
+    is_profile = marker == _APP2 and opening == _ICC and end - start > len(_ICC) + 2
+    if not is_exif and not is_profile:
+        return
     walk.metadata_left -= end - start
     if walk.metadata_left < 0:
         return
-    payload = walk.data[start:end]
-    keep = (marker == _APP0 and payload.startswith(b"JFIF\0")) or (marker == _APP14 and payload.startswith(b"Adobe"))
-    if keep and marker not in walk.seen:
-        walk.seen.add(marker)
-        walk.parts.append(memoryview(walk.data)[start - 4 : end])
-    elif marker == _APP1 and walk.orientation is None and payload.startswith(b"Exif\0\0"):
-        walk.orientation = orientation_of(payload)
-    elif marker == _APP2 and payload.startswith(_ICC) and len(payload) > len(_ICC) + 2:
-        walk.profile.setdefault(payload[len(_ICC)], payload[len(_ICC) + 2 :])
+    if is_exif:
+        walk.orientation = orientation_of(walk.data[start:end])
+    else:
+        start += len(_ICC)
+        walk.profile.setdefault(walk.data[start], walk.data[start + 2 : end])
 
 
 def _read_frame(payload: bytes, marker: int) -> _Frame:

@@ -7,8 +7,7 @@ import zlib
 from dataclasses import dataclass, field
 
 from dulian.errors import ImageDecodeError, ImageTruncatedError
-from dulian.formats.exif import orientation_of
-from dulian.formats.header import MAX_BLOCKS, Buffer, Header, inflate
+from dulian.formats.header import MAX_BLOCKS, Buffer, Header, inflate, orientation_of
 
 _PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _DEFLATED = frozenset({b"iCCP", b"zTXt", b"iTXt"})
@@ -44,7 +43,7 @@ def read(data: bytes, max_metadata_bytes: int) -> Header:
         if kind in _PIXEL_CHUNKS:
             _take_pixels(walk, kind, start, end)
         else:
-            _take_metadata(walk, kind, data[start:end])
+            _take_metadata(walk, kind, start, end)
         if kind == b"IEND":
             return _header(walk)
         position = end + 4
@@ -65,18 +64,18 @@ def _take_pixels(walk: _Walk, kind: bytes, start: int, end: int) -> None:
     walk.parts.append(view[start - 8 : end + 4])
 
 
-def _take_metadata(walk: _Walk, kind: bytes, payload: bytes) -> None:
+def _take_metadata(walk: _Walk, kind: bytes, start: int, end: int) -> None:
     """Read orientation and profile within the budget; text is only measured, to refuse what inflates without end."""
     if kind in _DEFLATED:
-        plain = inflate(_deflated_part(kind, payload), max(walk.metadata_left, 0))
+        plain = inflate(_deflated_part(kind, walk.data[start:end]), max(walk.metadata_left, 0))
         if plain is None:
             raise ImageDecodeError(f"the PNG's {kind.decode()} metadata inflates to more than is accepted")
         walk.metadata_left -= len(plain)
         if kind == b"iCCP":
             walk.profile = plain or None
-    elif kind == b"eXIf" and len(payload) <= walk.metadata_left:
-        walk.metadata_left -= len(payload)
-        walk.orientation = orientation_of(payload)
+    elif kind == b"eXIf" and end - start <= walk.metadata_left:
+        walk.metadata_left -= end - start
+        walk.orientation = orientation_of(walk.data[start:end])
 
 
 def _deflated_part(kind: bytes, payload: bytes) -> bytes:

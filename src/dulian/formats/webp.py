@@ -6,8 +6,7 @@ import struct
 from collections.abc import Iterator
 
 from dulian.errors import ImageDecodeError, ImageTruncatedError
-from dulian.formats.exif import orientation_of
-from dulian.formats.header import MAX_BLOCKS, Buffer, Header
+from dulian.formats.header import MAX_BLOCKS, Buffer, Header, orientation_of
 
 _ALPHA_FLAG = 0x10
 

@@ -75,19 +75,21 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeRow:
-    """Where a runtime lives, what has to be installed for it, and which file format it is given."""
+    """Where a runtime lives, the module it needs and what to install for it, and which file format it is given."""
 
     module: str
     requires: str
-    extra: str | None = None
+    install: str
     format: WeightsFormat = "onnx"
 
 
 RUNTIMES: dict[str, RuntimeRow] = {
-    "onnxruntime": RuntimeRow(module="dulian.runtimes.onnxruntime", requires="onnxruntime"),
-    "openvino": RuntimeRow(module="dulian.runtimes.openvino", requires="openvino", extra="openvino"),
-    "opencv": RuntimeRow(module="dulian.runtimes.opencv_dnn", requires="cv2"),
-    "opencv-caffe": RuntimeRow(module="dulian.runtimes.opencv_dnn", requires="cv2", format="caffe"),
+    "onnxruntime": RuntimeRow(module="dulian.runtimes.onnxruntime", requires="onnxruntime", install="onnxruntime"),
+    "openvino": RuntimeRow(module="dulian.runtimes.openvino", requires="openvino", install="dulian[openvino]"),
+    "opencv": RuntimeRow(module="dulian.runtimes.opencv_dnn", requires="cv2", install="opencv-python-headless>=4.14"),
+    "opencv-caffe": RuntimeRow(
+        module="dulian.runtimes.opencv_dnn", requires="cv2", install="opencv-python-headless>=4.14,<5", format="caffe"
+    ),
 }
 
 DEFAULT_RUNTIME = "onnxruntime"
@@ -105,8 +107,7 @@ def find_runtime(name: str) -> tuple[str, RuntimeRow]:
     if row is None:
         raise UnknownNameError(f"unknown engine {name!r}; choose from auto, {', '.join(RUNTIMES)}")
     if importlib.util.find_spec(row.requires) is None:
-        target = f"dulian[{row.extra}]" if row.extra else row.requires
-        raise MissingDependencyError(f"engine {canonical!r} is not installed; pip install '{target}'")
+        raise MissingDependencyError(f"engine {canonical!r} is not installed; pip install '{row.install}'")
     return canonical, row
 
 

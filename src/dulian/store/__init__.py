@@ -5,9 +5,10 @@ What the networks are is in :mod:`dulian.models.catalog`, how Caffe becomes ONNX
 
 from __future__ import annotations
 
+from dulian.store.directories import FileState, State
 from dulian.store.download import Progress
+from dulian.store.installer import Installed
 from dulian.store.model_store import SYSTEM_DIRS, ModelStore
 from dulian.store.originals import Notify
-from dulian.store.records import FileState, Installed, State
 
 __all__ = ["SYSTEM_DIRS", "FileState", "Installed", "ModelStore", "Notify", "Progress", "State"]

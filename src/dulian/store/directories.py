@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from dulian.errors import WeightsError
 from dulian.models.catalog import WeightsFile
 from dulian.store.files import read_regular, shown
 from dulian.store.originals import Notify, accepted, max_bytes, profile_of
+
+State = Literal["ready", "missing", "damaged"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,16 @@ class Damaged:
 
     path: Path
     problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileState:
+    """What is known of one file without fetching or converting anything."""
+
+    file: WeightsFile
+    state: State
+    path: Path | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +67,15 @@ class Directories:
             if damaged:
                 return damaged
         return None
+
+    def state(self, file: WeightsFile, notify: Notify) -> FileState:
+        """As :meth:`look`, for a report: without the bytes."""
+        seen = self.look(file, notify)
+        if isinstance(seen, Found):
+            return FileState(file=file, state="ready", path=seen.path)
+        if isinstance(seen, Damaged):
+            return FileState(file=file, state="damaged", path=seen.path, note=seen.problem)
+        return FileState(file=file, state="missing")
 
     def find(self, file: WeightsFile, notify: Notify) -> Found | None:
         """As :meth:`look`, but never passes over a damaged file.

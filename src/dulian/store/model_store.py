@@ -16,14 +16,12 @@ from dulian.errors import BackendError, WeightsError
 from dulian.models import catalog
 from dulian.models.catalog import ModelRow, Package, WeightsFile
 from dulian.runtimes import Weights
-from dulian.store.directories import Damaged, Directories, Found
+from dulian.store.directories import Damaged, Directories, FileState
 from dulian.store.download import Progress, no_progress
 from dulian.store.files import STAGING_PREFIX, explained, sha256_hex, shown, sole_writer, write_atomically
-from dulian.store.importing import read_offers
-from dulian.store.installer import Fetch, Installer
+from dulian.store.installer import Fetch, Installed, Installer, read_offers
 from dulian.store.originals import Notify, converted, profile_of, tell_nobody
 from dulian.store.packages import Packages
-from dulian.store.records import FileState, Installed
 
 SYSTEM_DIRS = (Path("/root/models"), Path("/usr/share/dulian/models"))
 SAMPLES_FOLDER = "samples"
@@ -90,7 +88,7 @@ class ModelStore:
 
     def inspect(self, row: ModelRow) -> FileState:
         """Whether a session could be made now, without a network."""
-        state = _state(row.weights, self._models, self.notify)
+        state = self._models.state(row.weights, self.notify)
         if state.state != "missing" or not row.originals:
             return state
         originals = self.inspect_originals(row)
@@ -101,11 +99,11 @@ class ModelStore:
 
     def inspect_originals(self, row: ModelRow) -> tuple[FileState, ...]:
         """The published files from which the network is converted; only engine opencv-caffe needs them kept."""
-        return tuple(_state(file, self._models, self.notify) for file in row.originals)
+        return tuple(self._models.state(file, self.notify) for file in row.originals)
 
     def inspect_samples(self) -> tuple[FileState, ...]:
         """The sample pictures."""
-        return tuple(_state(file, self._samples, self.notify) for file in catalog.SAMPLES)
+        return tuple(self._samples.state(file, self.notify) for file in catalog.SAMPLES)
 
     def pull(self, rows: Sequence[ModelRow], *, originals: bool = False) -> tuple[Installed, ...]:
         """Make sure that the write folder or, without ``model_dir``, any folder has what these networks need.
@@ -255,15 +253,6 @@ def _rows_beside(row: ModelRow) -> list[ModelRow]:
 
 def _archives(row: ModelRow) -> set[Package]:
     return {source.package for file in row.files for source in file.sources[:1]}
-
-
-def _state(file: WeightsFile, directories: Directories, notify: Notify) -> FileState:
-    seen = directories.look(file, notify)
-    if isinstance(seen, Found):
-        return FileState(file=file, state="ready", path=seen.path)
-    if isinstance(seen, Damaged):
-        return FileState(file=file, state="damaged", path=seen.path, note=seen.problem)
-    return FileState(file=file, state="missing")
 
 
 def _all_names(file: WeightsFile) -> str:

