@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dulian.analyzer import Confidence
 from dulian.calibration import Calibration
 from dulian.faces import BoundingBox, Detection, Landmarks
 from dulian.image import Image
@@ -16,6 +17,8 @@ from dulian.runtimes import Session, Tensor
 CALIBRATION = Calibration(
     coverages=(0.5, 0.9, 0.99), quantiles=(0.7, 1.6, 2.6), spread_floor=3.0, gender_temperature=1.0, gender_decision=0.6
 )
+
+CONFIDENCE = Confidence(minimum=0.6, doubt=0.65, retry=0.8, sure=0.85)
 
 
 def face_at(x: float, y: float, side: float, confidence: float = 0.9) -> Detection:

@@ -1,8 +1,8 @@
 """Measure every profile's detector on a folder of labelled pictures: python tools/measure_detection.py FOLDER.
 
-Uses ``images.csv`` (kind, boxes_complete), ``manifest.csv`` (boxes) and, where it exists, ``wider_attrs.csv``, whose invalid
-boxes are ignored. A face counts as found when a detection overlaps it by an IoU of at least one half; detections on ignored
-or very small faces (under 10 px) count neither way. ``negative`` pictures have no face.
+Uses ``images.csv`` (kind, boxes_complete), ``manifest.csv`` (boxes) and, where it exists, ``wider_attrs.csv``, whose
+invalid boxes are ignored. A face counts as found when a detection overlaps it by an IoU of at least one half; detections
+on ignored or very small faces (under 10 px) count neither way. ``negative`` pictures have no face.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dulian.analyzer import AnalyzeOptions
-from dulian.api import load_analyzer
+from dulian.api import FaceAnalyzer, load_analyzer
+from dulian.errors import InputError
 from dulian.geometry import iou
 from dulian.models.catalog import PROFILES
 
@@ -30,7 +30,7 @@ def main() -> None:
     for profile in PROFILES:
         analyzer = load_analyzer(profile, threads=2)
         found: dict[tuple[int, int], list[bool]] = defaultdict(list)
-        right = wrong = ghosts = 0
+        right = wrong = 0
         boxed = [row["file"] for row in images if row["kind"] == "detect_photo" and row["boxes_complete"] == "1"]
         for name in boxed:
             boxes = detect(analyzer, folder / name)
@@ -47,17 +47,14 @@ def main() -> None:
             wrong += int((~on_face & ~on_ignored).sum())
         negatives = [row["file"] for row in images if row["kind"] == "negative"]
         haunted = [name for name in negatives if len(detect(analyzer, folder / name))]
-        ghosts = len(haunted)
         print(f"{profile}: {len(boxed)} photos, precision {right / (right + wrong):.1%}", end="; ")
         print("recall", ", ".join(f"{low}-{high} px {np.mean(found[low, high]):.1%}" for low, high in BANDS))
         large = [hit for band, hits in found.items() if band[0] >= 32 for hit in hits]
         print(f"  recall from 32 px {np.mean(large):.1%} of {len(large)}; ", end="")
-        print(f"pictures without people but with a face: {ghosts} of {len(negatives)} ({', '.join(map(short, haunted))})")
+        print(f"faces in {len(haunted)} of {len(negatives)} pictures without: {', '.join(map(short, haunted))}")
 
 
-def detect(analyzer, path: Path) -> np.ndarray:  # type: ignore[no-untyped-def]
-    from dulian.errors import InputError
-
+def detect(analyzer: FaceAnalyzer, path: Path) -> np.ndarray:
     try:
         result = analyzer.analyze(path, attributes=())
     except InputError:

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from dulian.calibration import Calibration
+from dulian.calibration import Calibration, check_coverage
 from dulian.crops import Crops
 from dulian.errors import MalformedInputError
 from dulian.faces import (
@@ -60,19 +60,34 @@ class AnalyzeOptions:
     coverage: float = 0.9
 
     def __post_init__(self) -> None:
+        try:
+            self._check()
+        except TypeError as error:
+            raise MalformedInputError(f"an option is of the wrong type: {error}") from error
+
+    def _check(self) -> None:
         if not 1 <= self.max_faces <= MAX_FACES:
             raise MalformedInputError(f"max_faces {self.max_faces} is not between 1 and {MAX_FACES}")
         if self.min_confidence is not None and not 0 < self.min_confidence <= 1:
             raise MalformedInputError(f"min_confidence {self.min_confidence} is not above 0 and at most 1")
         if unknown := set(self.attributes) - ALL_ATTRIBUTES:
-            raise MalformedInputError(f"unknown attribute {min(unknown)!r}; choose from age, gender")
+            raise MalformedInputError(f"unknown attribute {sorted(map(str, unknown))[0]!r}; choose from age, gender")
         if self.order not in get_args(FaceOrder):
             raise MalformedInputError(f"unknown order {self.order!r}; choose from {', '.join(get_args(FaceOrder))}")
-        if not 0.5 <= self.coverage <= 0.99:
-            raise MalformedInputError(f"coverage {self.coverage} is not between 0.5 and 0.99")
+        check_coverage(self.coverage)
 
 
 DEFAULT_OPTIONS = AnalyzeOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confidence:
+    """A profile's detection thresholds, each explained at :class:`dulian.models.catalog.Profile`."""
+
+    minimum: float
+    doubt: float
+    retry: float
+    sure: float
 
 
 class Analyzer:
@@ -85,17 +100,13 @@ class Analyzer:
         calibration: Calibration,
         *,
         model: ModelInfo,
-        min_confidence: float,
-        sure_confidence: float,
-        retry_confidence: float,
+        confidence: Confidence,
     ) -> None:
         self._detector = detector
         self._estimators = tuple(estimators)
         self._calibration = calibration
         self._model = model
-        self._min_confidence = min_confidence
-        self._sure_confidence = sure_confidence
-        self._retry_confidence = retry_confidence
+        self._confidence = confidence
 
     def analyze(
         self, image: Image, options: AnalyzeOptions = DEFAULT_OPTIONS, *, incomplete: bool = False
@@ -105,13 +116,14 @@ class Analyzer:
         ``incomplete`` says that the decoder had to fill part of it.
         """
         started = time.perf_counter()
-        threshold = self._min_confidence if options.min_confidence is None else options.min_confidence
+        threshold = self._confidence.minimum if options.min_confidence is None else options.min_confidence
         view, outcome, turn = self._look(image, threshold)
         detected = time.perf_counter()
         image_wh = (image.shape[1], image.shape[0])
         view_wh = (view.shape[1], view.shape[0])
         candidates = [_Candidate(found, _turn_back(found, view_wh, turn)) for found in outcome.detections]
-        ranked = _rank(candidates, view, image_wh, options.order, incomplete)
+        visible = [candidate for candidate in candidates if candidate.upright.box.clipped(image_wh).area > 0]
+        ranked = _rank(visible, view, image_wh, options.order, incomplete)
         chosen = ranked[: options.max_faces]
         faces = self._describe(chosen, view, image_wh, options, incomplete)
         finished = time.perf_counter()
@@ -120,7 +132,7 @@ class Analyzer:
             model=self._model,
             faces=faces,
             skipped=len(ranked) - len(chosen),
-            hint=None if faces else _hint(outcome.best_rejected, threshold),
+            hint=None if faces else _hint(outcome.best_rejected, threshold, image_wh),
             timings_ms=Timings(
                 detect=(detected - started) * 1000,
                 attributes=(finished - detected) * 1000,
@@ -135,12 +147,13 @@ class Analyzer:
         picture without one sure face is looked at from all sides.
         """
         best: tuple[Image, DetectionOutcome, Turn] = image, self._detector.detect(image, min_confidence=threshold), 0
-        if _best_confidence(best[1]) >= self._sure_confidence:
+        if _best_confidence(best[1].detections) >= self._confidence.sure:
             return best
         for turn in RETRY_TURNS:
             view = np.ascontiguousarray(np.rot90(image, -turn // 90))
-            outcome = self._detector.detect(view, min_confidence=max(threshold, self._retry_confidence))
-            if _clearly_better(outcome, best[1]):
+            outcome = self._detector.detect(view, min_confidence=threshold)
+            certain = [found for found in outcome.detections if found.confidence >= self._confidence.retry]
+            if _clearly_better(certain, best[1].detections):
                 best = view, outcome, turn
         return best
 
@@ -160,6 +173,8 @@ class Analyzer:
         faces = []
         for index, candidate in enumerate(chosen):
             quality = assess(candidate.seen, crops.cut(QUALITY_CROP)[index], view_wh, incomplete=incomplete)
+            doubtful = candidate.seen.confidence < self._confidence.doubt
+            quality = _add_doubt(quality, genders[index], doubtful)
             faces.append(_make_face(index, candidate.upright, image_wh, ages[index], genders[index], quality))
         return tuple(faces)
 
@@ -189,15 +204,15 @@ class _Candidate:
     upright: Detection
 
 
-def _best_confidence(outcome: DetectionOutcome) -> float:
-    return max((found.confidence for found in outcome.detections), default=0.0)
+def _best_confidence(detections: Sequence[Detection]) -> float:
+    return max((found.confidence for found in detections), default=0.0)
 
 
-def _clearly_better(turned: DetectionOutcome, so_far: DetectionOutcome) -> bool:
+def _clearly_better(turned: Sequence[Detection], so_far: Sequence[Detection]) -> bool:
     """Whether a turned look found a surer face, and as much to see in all."""
     if _best_confidence(turned) <= _best_confidence(so_far) + TURN_MARGIN:
         return False
-    return sum(found.confidence for found in turned.detections) > sum(found.confidence for found in so_far.detections)
+    return sum(found.confidence for found in turned) > sum(found.confidence for found in so_far)
 
 
 def _turn_back(detection: Detection, view_wh: tuple[int, int], turn: Turn) -> Detection:
@@ -228,7 +243,7 @@ def _rank(
             for candidate, crop in zip(candidates, crops, strict=True)
         }
         return sorted(candidates, key=lambda candidate: -scores[id(candidate)])
-    return sorted(candidates, key=lambda candidate: -_clip(candidate.upright.box, image_wh).area)
+    return sorted(candidates, key=lambda candidate: -candidate.upright.box.clipped(image_wh).area)
 
 
 def _make_face(
@@ -239,44 +254,43 @@ def _make_face(
     gender: GenderEstimate | None,
     quality: Quality,
 ) -> Face:
-    reasons = list(quality.reasons)
-    undecided = gender is not None and gender.value is None
-    if undecided:
-        reasons.append("low_confidence")
-    status: Status = "low_quality" if quality.reasons else "uncertain" if undecided else "ok"
     return Face(
         id=index,
-        box=_clip(detection.box, image_wh),
+        box=detection.box.clipped(image_wh),
         confidence=detection.confidence,
         landmarks=detection.landmarks,
         age=age,
         gender=gender,
-        quality=replace(quality, reasons=tuple(reasons)),
-        status=status,
+        quality=quality,
+        status=_status(quality.reasons),
         label=article_label(age, gender),
-        message=_message(reasons, quality),
+        message=_message(quality),
     )
 
 
-def _message(reasons: list[str], quality: Quality) -> Message | None:
+def _add_doubt(quality: Quality, gender: GenderEstimate | None, doubtful: bool) -> Quality:
+    """The networks' own doubt beside the picture's faults."""
+    undecided = gender is not None and gender.value is None
+    if not (undecided or doubtful):
+        return quality
+    return replace(quality, reasons=(*quality.reasons, "low_confidence"))
+
+
+def _status(reasons: tuple[str, ...]) -> Status:
+    if not reasons:
+        return "ok"
+    return "uncertain" if reasons == ("low_confidence",) else "low_quality"
+
+
+def _message(quality: Quality) -> Message | None:
     for code in REASONS:
-        if code in reasons:
+        if code in quality.reasons:
             return reason_message(code, size_px=quality.size_px, min_size_px=MIN_SIZE_PX)
     return None
 
 
-def _clip(box: BoundingBox, image_wh: tuple[int, int]) -> BoundingBox:
-    width, height = image_wh
-    return BoundingBox(
-        min(max(box.x1, 0.0), width),
-        min(max(box.y1, 0.0), height),
-        min(max(box.x2, 0.0), width),
-        min(max(box.y2, 0.0), height),
-    )
-
-
-def _hint(best_rejected: Detection | None, threshold: float) -> Hint:
+def _hint(best_rejected: Detection | None, threshold: float, image_wh: tuple[int, int]) -> Hint:
     if best_rejected is None:
         return Hint(hint_message("no_face"))
     message = hint_message("almost_a_face", score=floor(best_rejected.confidence * 100) / 100, threshold=threshold)
-    return Hint(message, best_rejected)
+    return Hint(message, replace(best_rejected, box=best_rejected.box.clipped(image_wh)))

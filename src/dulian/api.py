@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from dulian.store import ModelStore
 if TYPE_CHECKING:
     import pandas as pd
 
-Picture = str | os.PathLike[str] | bytes | Image
+Picture = str | os.PathLike[str] | bytes | bytearray | memoryview | Image
 
 
 class FaceAnalyzer:
@@ -43,13 +43,13 @@ class FaceAnalyzer:
         *,
         max_faces: int = MAX_FACES,
         min_confidence: float | None = None,
-        attributes: Iterable[Attribute] = ALL_ATTRIBUTES,
+        attributes: Iterable[Attribute] | str = ALL_ATTRIBUTES,
         order: FaceOrder = "size",
         coverage: float = 0.9,
     ) -> AnalysisResult:
         """Analyse one picture: a path, an encoded file's bytes, or a ``(H, W, 3)`` BGR uint8 array.
 
-        Arrays are taken as upright. An empty ``attributes`` only detects.
+        Arrays are taken as upright. An empty ``attributes`` only detects; ``"age,gender"`` is understood too.
 
         Raises:
             InputError: The picture or an option cannot be used; the subclass says why.
@@ -57,7 +57,7 @@ class FaceAnalyzer:
         options = AnalyzeOptions(
             max_faces=max_faces,
             min_confidence=min_confidence,
-            attributes=frozenset(attributes),
+            attributes=_attributes(attributes),
             order=order,
             coverage=coverage,
         )
@@ -84,7 +84,7 @@ def load_analyzer(
         BackendError: Unknown profile or engine, missing library, missing or damaged weights.
     """
     chosen = limits or ImageLimits()
-    store = ModelStore(model_dir=Path(model_dir) if model_dir else None, offline=offline)
+    store = ModelStore(model_dir=Path(model_dir).expanduser() if model_dir else None, offline=offline)
     factory = open_profile(find_profile(profile), store, engine=engine, threads=threads)
     pipeline = Pipeline(factory.new_analyzer, limits=chosen)
     pipeline.analyzer()
@@ -98,7 +98,7 @@ def annotate(picture: Picture, result: AnalysisResult, *, language: Language = "
     return draw(decode_image(_read(picture, ImageLimits())).image, result, language=language)
 
 
-def to_dataframe(results: Iterable[AnalysisResult]) -> pd.DataFrame:
+def to_dataframe(results: AnalysisResult | Iterable[AnalysisResult]) -> pd.DataFrame:
     """One row per face with flat columns (``image`` counts the results from 0); needs pandas.
 
     Raises:
@@ -108,6 +108,8 @@ def to_dataframe(results: Iterable[AnalysisResult]) -> pd.DataFrame:
         import pandas as pd
     except ImportError as error:
         raise MissingDependencyError("to_dataframe needs pandas; pip install pandas") from error
+    if isinstance(results, AnalysisResult):
+        results = [results]
     rows = [(index, *_flatten(face)) for index, result in enumerate(results) for face in result.to_dict()["faces"]]
     return pd.DataFrame(rows, columns=["image", *_COLUMNS])
 
@@ -131,9 +133,23 @@ def _flatten(face: dict[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def _read(picture: str | os.PathLike[str] | bytes, limits: ImageLimits) -> bytes:
-    if isinstance(picture, bytes):
-        return picture
+def _attributes(attributes: Iterable[Attribute] | str) -> frozenset[Attribute]:
+    if isinstance(attributes, str):
+        words = {word.strip() for word in attributes.split(",") if word.strip()}
+        return frozenset(cast(set[Attribute], words))
+    try:
+        return frozenset(attributes)
+    except TypeError as error:
+        raise MalformedInputError(f"attributes must be a list such as ['age'], not {attributes!r}") from error
+
+
+def _read(picture: str | os.PathLike[str] | bytes | bytearray | memoryview, limits: ImageLimits) -> bytes:
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return bytes(picture)
+    if not isinstance(picture, str | os.PathLike):
+        raise MalformedInputError(
+            f"a picture is a path, bytes or a (H, W, 3) BGR uint8 array, not {type(picture).__name__}"
+        )
     return read_file(Path(picture), max_bytes=limits.max_bytes)
 
 

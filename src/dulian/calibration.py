@@ -56,8 +56,7 @@ class Calibration:
         Raises:
             MalformedInputError: ``coverage`` is outside [0.5, 0.99].
         """
-        if not MIN_COVERAGE <= coverage <= MAX_COVERAGE:
-            raise MalformedInputError(f"coverage {coverage} is not between {MIN_COVERAGE} and {MAX_COVERAGE}")
+        check_coverage(coverage)
         value, spread = expectation(probabilities, years)
         half = float(np.interp(coverage, self.coverages, self.quantiles)) * float(np.hypot(spread, self.spread_floor))
         bucket, share = choose_bucket(probabilities, years, value)
@@ -77,6 +76,16 @@ class Calibration:
         undecided = likelier < self.gender_decision
         side: GenderValue = "female" if probability >= 0.5 else "male"
         return GenderEstimate(value=None if undecided else side, probability=likelier, female_probability=probability)
+
+
+def check_coverage(coverage: float) -> None:
+    """Refuse a coverage that the tables do not reach.
+
+    Raises:
+        MalformedInputError: It is outside [0.5, 0.99].
+    """
+    if not MIN_COVERAGE <= coverage <= MAX_COVERAGE:
+        raise MalformedInputError(f"coverage {coverage} is not between {MIN_COVERAGE} and {MAX_COVERAGE}")
 
 
 def expectation(probabilities: NDArray[np.float64], years: NDArray[np.float64]) -> tuple[float, float]:
@@ -105,7 +114,7 @@ def choose_bucket(probabilities: NDArray[np.float64], years: NDArray[np.float64]
         return best, float(probabilities[best])
     chosen = nearest_bucket(value)
     nearest = np.array([nearest_bucket(year) for year in years.tolist()])
-    return chosen, float(probabilities[nearest == chosen].sum())
+    return chosen, min(1.0, float(probabilities[nearest == chosen].sum() / probabilities.sum()))
 
 
 def nearest_bucket(age: float) -> int:

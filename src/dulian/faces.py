@@ -40,6 +40,13 @@ class BoundingBox:
     def area(self) -> float:
         return self.width * self.height
 
+    def clipped(self, frame_wh: tuple[float, float]) -> BoundingBox:
+        """The part inside a frame; of a box outside it, the nearest bit of the frame's edge."""
+        width, height = frame_wh
+        x1, x2 = (min(max(x, 0.0), width) for x in (self.x1, self.x2))
+        y1, y2 = (min(max(y, 0.0), height) for y in (self.y1, self.y2))
+        return BoundingBox(x1, y1, x2, y2)
+
     def __iter__(self) -> Iterator[float]:
         return iter((self.x1, self.y1, self.x2, self.y2))
 

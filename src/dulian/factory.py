@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from dulian.analyzer import Analyzer
+import cv2
+
+from dulian.analyzer import Analyzer, Confidence
 from dulian.calibration import Calibration
 from dulian.errors import UnknownNameError
 from dulian.faces import ModelInfo
@@ -42,9 +44,12 @@ class AnalyzerFactory:
             [make_estimator(row, self.sessions[row.name].new_session()) for row in profile.estimators],
             self.calibration,
             model=self.model,
-            min_confidence=profile.min_confidence,
-            sure_confidence=profile.sure_confidence,
-            retry_confidence=profile.retry_confidence,
+            confidence=Confidence(
+                minimum=profile.min_confidence,
+                doubt=profile.doubt_confidence,
+                retry=profile.retry_confidence,
+                sure=profile.sure_confidence,
+            ),
         )
 
 
@@ -66,6 +71,8 @@ def open_profile(
         WeightsError: Weights are missing or damaged.
     """
     check_profile(profile)
+    # OpenCV's pool serves the whole process; more of it than one worker's share only makes workers fight.
+    cv2.setNumThreads(threads)
     engine_name, runtime_row = find_runtime(engine)
     runtime = load_runtime(runtime_row)
     opened: dict[str, SessionFactory] = {}
@@ -75,7 +82,7 @@ def open_profile(
         digests.append(weights.sha256)
         opened[row.name] = runtime.open_weights(weights, threads=threads, workers=workers, precision=precision)
     calibration = load_calibration(profile)
-    model = ModelInfo(profile.name, engine_name, _digest(profile, calibration, digests))
+    model = ModelInfo(profile.name, engine_name, _digest(profile, calibration, digests, precision))
     return AnalyzerFactory(profile, model, Calibration.from_dict(calibration), opened)
 
 
@@ -125,7 +132,16 @@ def _load(store: ModelStore, row: ModelRow, weights_format: str, engine: str) ->
     return store.load_originals(row)
 
 
-def _digest(profile: Profile, calibration: Mapping[str, Any], weights: list[str]) -> str:
+_THRESHOLDS = (
+    *("min_confidence", "sure_confidence", "retry_confidence", "doubt_confidence"),
+    *("nms_iou_threshold", "detection_side"),
+)
+_FEEDING = ("colour_order", "mean", "scale", "crop", "age_output", "age_years", "gender_output", "gender_labels")
+
+
+def _digest(profile: Profile, calibration: Mapping[str, Any], weights: list[str], precision: Precision) -> str:
     """Identity of everything that shapes an answer, the engine's rounding apart."""
-    parts = [repr(profile), json.dumps(calibration, sort_keys=True), *weights, str(PREPROCESSING_VERSION)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    thresholds = [getattr(profile, name) for name in _THRESHOLDS]
+    feeding = [[getattr(row, name) for name in _FEEDING] for row in profile.rows]
+    parts = [repr(thresholds), repr(feeding), json.dumps(calibration, sort_keys=True), *weights, precision]
+    return hashlib.sha256("\n".join([*parts, str(PREPROCESSING_VERSION)]).encode()).hexdigest()[:16]

@@ -21,14 +21,6 @@ ARCFACE_TEMPLATE = np.array(
 )
 
 
-def clip_boxes(boxes_xyxy: FloatArray, image_wh: tuple[int, int]) -> FloatArray:
-    """Boxes moved into a picture of that size; one that lies outside gets zero area."""
-    width, height = image_wh
-    limits = np.array([width, height, width, height], np.float32)
-    clipped: FloatArray = np.clip(boxes_xyxy, np.float32(0), limits)
-    return clipped
-
-
 def iou(a: FloatArray, b: FloatArray) -> FloatArray:
     """Intersection over union of every box of ``a`` (N, 4) with every box of ``b`` (M, 4): (N, M) in [0, 1]."""
     top_left = np.maximum(a[:, None, :2], b[None, :, :2])
@@ -128,16 +120,15 @@ def similarity_transform(source: NDArray[np.float64], target: NDArray[np.float64
     """The ``(2, 3)`` rotation, scale and shift that brings points ``(N, 2)`` closest to others, by least squares.
 
     Closed form without reflection (Umeyama 1991 reduces to this complex-number fit in the plane).
-    Points that all coincide give the identity's scale, so that the result is always finite.
+    Points that coincide, or that no turn brings together, give the identity's scale: the result can always be inverted.
     """
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
     src, dst = source - source_mean, target - target_mean
     spread = float((src**2).sum())
-    if spread == 0.0:
+    a = float((src * dst).sum()) / spread if spread else 0.0
+    b = float((src[:, 0] * dst[:, 1] - src[:, 1] * dst[:, 0]).sum()) / spread if spread else 0.0
+    if a * a + b * b < 1e-12:
         a, b = 1.0, 0.0
-    else:
-        a = float((src * dst).sum()) / spread
-        b = float((src[:, 0] * dst[:, 1] - src[:, 1] * dst[:, 0]).sum()) / spread
     linear = np.array([[a, -b], [b, a]])
     return np.column_stack([linear, target_mean - linear @ source_mean])
 

@@ -125,18 +125,9 @@ def _room_for(pixels: int) -> Iterator[None]:
 
 def encode_jpeg(image: Image, quality: int = 90) -> bytes:
     """A BGR or grey picture as baseline JPEG, without metadata."""
-    return _encode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-
-
-def encode_png(image: Image) -> bytes:
-    """A BGR or grey picture as PNG, without metadata."""
-    return _encode(".png", image, [])
-
-
-def _encode(suffix: str, image: Image, options: list[int]) -> bytes:
-    done, encoded = cv2.imencode(suffix, image, options)
+    done, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
-        raise InferenceError(f"a picture of shape {image.shape} does not encode as {suffix}")
+        raise InferenceError(f"a picture of shape {image.shape} does not encode as JPEG")
     return encoded.tobytes()
 
 

@@ -90,7 +90,7 @@ def place_labels(
     """
     scene = _Scene(
         frame_wh,
-        _rectangles([_visible(face.box, frame_wh) for face in faces]),
+        _rectangles([face.box.clipped(frame_wh) for face in faces]),
         _rectangles([zone for face in faces for zone in eye_zones(face.box, face.eyes)]),
         gap_px,
     )
@@ -121,14 +121,6 @@ def eye_zones(box: BoundingBox, eyes: tuple[Point, Point] | None) -> list[Boundi
 def _big_first(faces: Sequence[LabelledFace]) -> list[int]:
     """Indices by size, equal sizes by position: the order of the input does not matter."""
     return sorted(range(len(faces)), key=lambda i: (-faces[i].box.area, *faces[i].box))
-
-
-def _visible(box: BoundingBox, frame_wh: tuple[float, float]) -> BoundingBox:
-    """The part of a box inside the frame; of a box outside it, the nearest bit of the frame's edge."""
-    width, height = frame_wh
-    x1, x2 = (min(max(x, 0.0), width) for x in (box.x1, box.x2))
-    y1, y2 = (min(max(y, 0.0), height) for y in (box.y1, box.y2))
-    return BoundingBox(x1, y1, x2, y2)
 
 
 def _serve(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dulian.errors import MalformedInputError
 from dulian.faces import (
     LANDMARK_NAMES,
     AgeEstimate,
@@ -57,8 +58,15 @@ def from_dict(data: Mapping[str, Any]) -> AnalysisResult:
     """The result that :func:`to_dict` spelled; unknown fields are ignored.
 
     Raises:
-        KeyError: A field of the contract is missing.
+        MalformedInputError: A field of the contract is missing or has another shape.
     """
+    try:
+        return _result_from_dict(data)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise MalformedInputError(f"this is no analysis result: {type(error).__name__} {error}") from error
+
+
+def _result_from_dict(data: Mapping[str, Any]) -> AnalysisResult:
     return AnalysisResult(
         image=ImageInfo(**{key: data["image"][key] for key in ("width", "height", "rotated")}),
         model=ModelInfo(**{key: data["model"][key] for key in ("profile", "engine", "digest")}),
@@ -130,7 +138,7 @@ def _age_to_dict(age: AgeEstimate | None) -> dict[str, Any] | None:
         "value": round(age.value, YEAR_DIGITS),
         "low": round(age.low, YEAR_DIGITS),
         "high": round(age.high, YEAR_DIGITS),
-        "coverage": age.coverage,
+        "coverage": round(float(age.coverage), SHARE_DIGITS),
         "bucket": age.bucket,
         "bucket_probability": round(age.bucket_probability, SHARE_DIGITS),
     }

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from dulian.errors import InputNotFoundError, InputTooLargeError
+from dulian.errors import InputNotFoundError, InputTooLargeError, MalformedInputError
 
 STDIN = "-"
 # Which files of a folder are taken for pictures; a file named on the command line always is.
@@ -40,11 +41,14 @@ def find_sources(arguments: Sequence[str]) -> list[Source]:
     """The pictures that paths, folders (recursively), globs and ``-`` stand for: sorted, each once.
 
     A path that does not exist is kept, so that it becomes an error of its own when it is read.
+
+    Raises:
+        MalformedInputError: An argument is empty, as an unset shell variable is.
     """
-    found: dict[Path, Source] = {}
+    found: dict[str, Source] = {}
     for argument in arguments:
         for source in _expand(argument):
-            found.setdefault(source.path, source)
+            found.setdefault(os.path.abspath(source.path), source)
     return list(found.values())
 
 
@@ -56,7 +60,9 @@ def read_source(source: Source, *, max_bytes: int) -> bytes:
         InputTooLargeError: It is larger.
     """
     if str(source.path) == STDIN:
-        return _at_most(sys.stdin.buffer.read(max_bytes + 1), max_bytes, "standard input")
+        if sys.stdin is None:
+            raise InputNotFoundError("standard input is closed")
+        return _read_at_most(sys.stdin.buffer, max_bytes, "standard input")
     return read_file(source.path, max_bytes=max_bytes)
 
 
@@ -77,44 +83,54 @@ def read_file(path: Path, *, max_bytes: int) -> bytes:
         os.close(descriptor)
         raise InputNotFoundError(f"cannot read {name}: not a regular file")
     with open(descriptor, "rb") as file:
-        return _at_most(file.read(max_bytes + 1), max_bytes, name)
+        return _read_at_most(file, max_bytes, name)
 
 
 def printable(text: str) -> str:
     """Text without lone surrogates and control characters, which file names may hold, shown as escapes."""
-    decodable = os.fsencode(text).decode("utf-8", "backslashreplace")
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in decodable
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
 
 
 def _expand(argument: str) -> Iterator[Source]:
+    if not argument:
+        raise MalformedInputError("an empty name is no picture; '.' is the current folder")
     path = Path(argument)
     if argument == STDIN:
         yield Source(path, path)
     elif path.is_dir():
         yield from _walk(path)
     elif not os.path.lexists(path) and glob.has_magic(argument):
-        matches = sorted(glob.glob(argument, recursive=True))
-        if not matches:
-            yield Source(path, Path(path.name))
-        for match in matches:
+        for match in sorted(glob.glob(argument, recursive=True)):
             yield from _walk(Path(match)) if os.path.isdir(match) else [Source(Path(match), Path(Path(match).name))]
     else:
         yield Source(path, Path(path.name))
 
 
 def _walk(folder: Path) -> Iterator[Source]:
-    """Pictures below a folder, in sorted order; links to folders are not followed."""
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
+    """Pictures below a folder, in sorted order; links to folders are not followed, hidden things are left alone.
+
+    A folder that cannot be listed is kept, so that it becomes an error of its own.
+    """
+    closed: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES:
                 path = Path(parent, name)
                 yield Source(path, path.relative_to(folder))
+    for path in closed:
+        yield Source(path, path.relative_to(folder))
 
 
-def _at_most(data: bytes, max_bytes: int, name: str) -> bytes:
+def _read_at_most(file: BinaryIO, max_bytes: int, name: str) -> bytes:
+    try:
+        data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise InputNotFoundError(f"cannot read {name}: {error.strerror}") from error
+    if data is None:  # what a non-blocking read of a special file may answer
+        raise InputNotFoundError(f"cannot read {name}: it has nothing to read")
     if len(data) > max_bytes:
-        raise InputTooLargeError(f"{name} is larger than the limit of {max_bytes} bytes")
+        raise InputTooLargeError(f"more than {max_bytes:,} bytes are not accepted")
     return data

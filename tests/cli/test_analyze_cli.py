@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -37,8 +39,8 @@ class Run:
 
     def __init__(self, done: subprocess.CompletedProcess[bytes]) -> None:
         self.code = done.returncode
-        self.out = done.stdout.decode()
-        self.err = done.stderr.decode()
+        self.out = done.stdout.decode(errors="replace")
+        self.err = done.stderr.decode(errors="replace")
 
     @property
     def lines(self) -> list[dict[str, object]]:
@@ -62,7 +64,7 @@ def test_one_picture_gives_a_table_and_success(dulian, album: Path) -> None:  # 
     run = dulian(album / "astronaut.png")
     assert run.code == 0
     assert "Female" in run.out
-    assert "1 pictures, 1 faces, 0 refused" in run.out
+    assert "pictures: 1, faces: 1, refused: 0" in run.out
     assert run.err == ""
 
 
@@ -72,7 +74,7 @@ def test_bad_files_are_one_line_each_and_the_rest_goes_on(dulian, album: Path) -
     refused = run.err.splitlines()
     assert len(refused) == 3
     assert all(line.startswith("refused ") for line in refused)
-    assert "6 pictures, 13 faces, 3 refused" in run.out
+    assert "pictures: 6, faces: 13, refused: 3" in run.out
     assert "No face was found" in run.out
 
 
@@ -149,7 +151,48 @@ def test_an_output_that_cannot_be_written_is_an_error_line(  # type: ignore[no-u
     (tmp_path / "file").touch()
     run = dulian(album / "astronaut.png", "--output", tmp_path / "file")
     assert run.code == 2
-    assert "cannot write" in run.err
+    assert "is a file; name a folder" in run.err
+    assert run.out == ""
+
+
+def test_copies_replace_only_copies(dulian, album: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    jpeg = cv2.imencode(".jpg", cv2.imread(str(album / "astronaut.png")))[1].tobytes()
+    for name in ("me.jpg", "me_faces.jpg", "elsewhere.jpg"):
+        (tmp_path / name).write_bytes(jpeg)
+    (tmp_path / "me_2_faces.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    for _ in range(2):
+        assert dulian(tmp_path / "me.jpg", "--output", tmp_path).code == 0
+    assert (tmp_path / "me_faces.jpg").read_bytes() == (tmp_path / "elsewhere.jpg").read_bytes() == jpeg
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "elsewhere.jpg",
+        "me.jpg",
+        "me_2_faces.jpg",
+        "me_3_faces.jpg",
+        "me_faces.jpg",
+    ]
+    assert cv2.imread(str(tmp_path / "me_3_faces.jpg")).shape == (512, 512, 3)
+
+
+def test_a_copy_that_fails_loses_no_answer(dulian, album: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no small disk to fill: {mounted.stderr.decode().strip()}")
+    try:
+        run = dulian(album / "astronaut.png", "--json", "--output", disk)
+        assert run.code == 2
+        assert "cannot write" in run.err
+        assert len(run.lines[0]["faces"]) == 1
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_long_names_have_copies_too(dulian, album: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / ("长" * 83 + ".png")).write_bytes((album / "astronaut.png").read_bytes())
+    assert dulian(tmp_path, "--output", tmp_path / "out").code == 0
+    assert len(list((tmp_path / "out").iterdir())) == 1
 
 
 def test_standard_input(dulian, album: Path) -> None:  # type: ignore[no-untyped-def]
@@ -162,7 +205,7 @@ def test_standard_input(dulian, album: Path) -> None:  # type: ignore[no-untyped
 def test_names_of_every_kind(dulian, album: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     data = (album / "astronaut.png").read_bytes()
     names = [b"\xe5\x86\x99\xe7\x9c\x9f \xc3\xa9 (1).png", b"bad\xff\xfe.png", b"two\nlines.png", b"\x1b[31mred.png"]
-    names += [b"-dash.png", b"[bold]markup[b].png", "\u202egnp.exe.png".encode()]
+    names += [b":dog:.png", b"-dash.png", b"[bold]markup[b].png", "\u202egnp.exe.png".encode()]
     for name in names:
         Path(tmp_path, os.fsdecode(name)).write_bytes(data)
     run = dulian(tmp_path, "--json", "--attributes", "")
@@ -173,7 +216,11 @@ def test_names_of_every_kind(dulian, album: Path, tmp_path: Path) -> None:  # ty
     table = dulian(tmp_path, "--attributes", "", COLUMNS="200")
     assert table.code == 0
     assert "[bold]markup[b].png" in table.out
+    assert ":dog:.png" in table.out
     assert "\x1b" not in table.out
+    broken = tmp_path / ":dog:.jpg"
+    broken.touch()
+    assert ":dog:.jpg" in dulian(broken).err
 
 
 def test_chinese(dulian, album: Path) -> None:  # type: ignore[no-untyped-def]
@@ -182,7 +229,7 @@ def test_chinese(dulian, album: Path) -> None:  # type: ignore[no-untyped-def]
         dulian(album / "astronaut.png", LANG="zh_CN.UTF-8"),
     ):
         assert "女" in run.out
-        assert "张图片" in run.out
+        assert "图片 1 张" in run.out
 
 
 @pytest.mark.parametrize(
@@ -220,6 +267,52 @@ def test_without_models_and_network_it_says_what_to_do(  # type: ignore[no-untyp
     assert run.code == 3
     assert "dulian models pull standard" in run.err
     assert run.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("delay_s", [0.05, 0.2, 0.5, 0.9])
+def test_an_interrupt_is_quiet_at_any_moment(model_store, delay_s: float) -> None:  # type: ignore[no-untyped-def]
+    env = {**os.environ, "DULIAN_MODEL_DIR": str(model_store.write_dir), "DULIAN_OFFLINE": "1"}
+    command = [sys.executable, "-c", "from dulian.cli import main; print(flush=True); main()", "analyze", "-"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+    ) as run:
+        assert run.stdout is not None
+        run.stdout.readline()
+        time.sleep(delay_s)
+        run.send_signal(signal.SIGINT)
+        try:
+            _, err = run.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            run.kill()
+            raise
+    assert err == b""
+    assert run.returncode == 130
+
+
+@pytest.mark.parametrize(
+    "arguments", [["analyze", "ALBUM"], ["analyze", "ALBUM", "--json"], ["models", "list"], ["--help"]]
+)
+def test_a_full_disk_for_output_is_one_line(album: Path, model_store, arguments: list[str]) -> None:  # type: ignore[no-untyped-def]
+    if not os.path.exists("/dev/full"):
+        pytest.skip("there is no /dev/full here")
+    env = {**os.environ, "DULIAN_MODEL_DIR": str(model_store.write_dir), "DULIAN_OFFLINE": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "dulian",
+        *(str(album / "astronaut.png") if a == "ALBUM" else a for a in arguments),
+    ]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env, timeout=60)
+    assert done.returncode == 3
+    assert done.stderr == "dulian: No space left on device\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_terminals_without_chinese(dulian, album: Path, encoding: str) -> None:  # type: ignore[no-untyped-def]
+    run = dulian(album / "astronaut.png", "--language", "zh", PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    assert run.code == 0
+    assert "(38-43)" in run.out
 
 
 def test_a_closed_pipe_is_no_catastrophe(album: Path, model_store) -> None:  # type: ignore[no-untyped-def]

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from tests.fakes import CALIBRATION, FakeDetector, FakeEstimator, face_at
+from tests.fakes import CALIBRATION, CONFIDENCE, FakeDetector, FakeEstimator, face_at
 
 from dulian.analyzer import AnalyzeOptions, Analyzer
 from dulian.errors import MalformedInputError
@@ -20,9 +20,7 @@ def make_analyzer(detector: Detector, estimator: FakeEstimator | None = None) ->
         [estimator or FakeEstimator()],
         CALIBRATION,
         model=ModelInfo("fake", "none", "0"),
-        min_confidence=0.6,
-        sure_confidence=0.85,
-        retry_confidence=0.8,
+        confidence=CONFIDENCE,
     )
 
 
@@ -157,7 +155,37 @@ def test_a_sure_face_spares_the_other_looks() -> None:
     assert detector.thresholds == [0.6]
     doubtful = FakeDetector(LEFT)
     make_analyzer(doubtful).analyze(picture())
-    assert doubtful.thresholds == [0.6, 0.8, 0.8, 0.8]
+    assert doubtful.thresholds == [0.6] * 4
+
+
+def test_a_turned_picture_keeps_its_less_sure_faces() -> None:
+    lying = np.ascontiguousarray(np.rot90(picture(*COLOURED)))
+    result = make_analyzer(FakeDetector(LEFT, MIDDLE, RIGHT, only_wh=(WIDTH, HEIGHT))).analyze(lying)
+    assert result.image.rotated == 90
+    assert len(result.faces) == 3
+
+
+def test_a_ghost_is_no_reason_to_turn_a_picture() -> None:
+    lying = np.ascontiguousarray(np.rot90(picture(*COLOURED)))
+    result = make_analyzer(FakeDetector(face_at(10, 50, 60, 0.79), only_wh=(WIDTH, HEIGHT))).analyze(lying)
+    assert result.image.rotated == 0
+    assert result.faces == ()
+
+
+def test_a_doubtful_detection_is_said_to_be_uncertain() -> None:
+    options = AnalyzeOptions(attributes=frozenset())
+    noise = np.random.default_rng(0).integers(60, 190, (HEIGHT, WIDTH, 3), np.uint8)
+    sure, doubtful = (
+        make_analyzer(FakeDetector(face_at(120, 50, 100, confidence))).analyze(noise, options).faces[0]
+        for confidence in (0.7, 0.64)
+    )
+    assert (sure.status, sure.quality.reasons) == ("ok", ())
+    assert (doubtful.status, doubtful.quality.reasons) == ("uncertain", ("low_confidence",))
+
+
+def test_what_lies_outside_the_picture_is_no_face() -> None:
+    result = make_analyzer(FakeDetector(face_at(WIDTH + 5, 10, 50), RIGHT)).analyze(picture())
+    assert len(result.faces) == 1
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,18 @@ def test_views_and_read_only_arrays_are_fine(analyzer: FaceAnalyzer, portrait: P
     assert analyzer.analyze(view).faces == analyzer.analyze(image).faces
 
 
+@pytest.mark.parametrize("picture", [None, 3, object(), [1, 2]])
+def test_other_things_are_refused(analyzer: FaceAnalyzer, picture: object) -> None:
+    with pytest.raises(MalformedInputError, match="a picture is"):
+        analyzer.analyze(picture)  # type: ignore[arg-type]
+
+
+def test_every_kind_of_bytes_is_bytes(analyzer: FaceAnalyzer, portrait: Path) -> None:
+    data = portrait.read_bytes()
+    faces = analyzer.analyze(data).faces
+    assert analyzer.analyze(bytearray(data)).faces == analyzer.analyze(memoryview(data)).faces == faces
+
+
 def test_missing_and_oversized_files_are_refused(
     analyzer: FaceAnalyzer, portrait: Path, model_store: ModelStore
 ) -> None:
@@ -87,6 +99,12 @@ def test_options_are_checked(analyzer: FaceAnalyzer, portrait: Path) -> None:
         analyzer.analyze(portrait, max_faces=0)
     with pytest.raises(MalformedInputError):
         analyzer.analyze(portrait, attributes=["emotion"])  # type: ignore[list-item]
+    for wrong in ({"max_faces": "3"}, {"coverage": None}, {"attributes": None}, {"attributes": [[]]}):
+        with pytest.raises(MalformedInputError):
+            analyzer.analyze(portrait, **wrong)  # type: ignore[arg-type]
+    (face,) = analyzer.analyze(portrait, attributes="age").faces
+    assert face.age is not None
+    assert face.gender is None
     with pytest.raises(UnknownNameError):
         dulian.load_analyzer("best")
 
@@ -128,6 +146,7 @@ def test_a_data_frame_has_a_row_per_face(analyzer: FaceAnalyzer, portrait: Path)
     assert frame.loc[0, "gender"] == "female"
     assert frame.loc[1, ["age", "gender"]].isna().all()
     assert list(dulian.to_dataframe([]).columns) == list(frame.columns)
+    assert len(dulian.to_dataframe(results[1])) == 1
 
 
 def test_without_pandas_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

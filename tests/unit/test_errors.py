@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 from dulian import errors
-from dulian.cli import exit_code
+from dulian.cli.app import exit_code
 from dulian.errors import DulianError
 
 

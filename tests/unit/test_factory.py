@@ -60,7 +60,7 @@ def test_the_digest_names_everything_that_shapes_an_answer(
 
 
 def test_each_profile_has_its_own_threshold(model_store: ModelStore) -> None:
-    assert [open_profile(p, model_store).new_analyzer()._min_confidence for p in PROFILES.values()] == [0.6, 0.5]
+    assert [open_profile(p, model_store).new_analyzer()._confidence.minimum for p in PROFILES.values()] == [0.6, 0.5]
 
 
 def test_caffe_originals_are_for_profiles_that_have_them(model_store: ModelStore) -> None:

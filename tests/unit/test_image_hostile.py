@@ -268,9 +268,12 @@ def test_a_second_item_table_is_refused() -> None:
 
 
 def test_much_metadata_does_not_hide_the_colour_space() -> None:
-    jpeg = FILES["jpeg cmyk"]
-    flooded = with_segments(jpeg, *[segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + bytes(65_000))] * 20)
-    assert np.array_equal(decode_image(flooded).image, decode_image(jpeg).image)
+    without_jfif = JPEG[:2] + JPEG[4 + int.from_bytes(JPEG[4:6], "big") :]
+    stored_as_rgb = segment(0xEE, b"Adobe\0\x64\0\0\0\0\0")
+    notes = [segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + bytes(65_000))] * 20
+    marked = decode_image(with_segments(without_jfif, stored_as_rgb)).image
+    assert not np.array_equal(marked, decode_image(without_jfif).image)
+    assert np.array_equal(marked, decode_image(with_segments(without_jfif, *notes, stored_as_rgb)).image)
 
 
 def test_metadata_that_is_skipped_costs_no_budget() -> None:

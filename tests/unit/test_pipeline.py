@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
-from tests.fakes import CALIBRATION, FakeDetector, FakeEstimator, face_at
+from tests.fakes import CALIBRATION, CONFIDENCE, FakeDetector, FakeEstimator, face_at
 
 from dulian.analyzer import AnalyzeOptions, Analyzer
 from dulian.errors import ImageTruncatedError
@@ -27,9 +27,7 @@ class Counting:
             [FakeEstimator()],
             CALIBRATION,
             model=ModelInfo("fake", "none", "0"),
-            min_confidence=0.5,
-            sure_confidence=0.8,
-            retry_confidence=0.8,
+            confidence=CONFIDENCE,
         )
 
 

@@ -4,9 +4,11 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dulian.errors import MalformedInputError
 from dulian.faces import (
     AgeEstimate,
     AnalysisResult,
@@ -118,6 +120,12 @@ def test_a_result_survives_the_round_trip_through_json(result: AnalysisResult) -
 def test_the_contract_example_is_spelled_exactly_so() -> None:
     assert to_dict(from_dict(CONTRACT_RESULT)) == CONTRACT_RESULT
     assert list(to_dict(from_dict(CONTRACT_RESULT))) == list(CONTRACT_RESULT)
+
+
+@pytest.mark.parametrize("damage", [{}, {"faces": 3}, {"image": None}, {"faces": [{}]}, {"timings_ms": []}])
+def test_damaged_dictionaries_are_refused(damage: dict[str, object]) -> None:
+    with pytest.raises(MalformedInputError, match="no analysis result"):
+        from_dict({**CONTRACT_RESULT, **damage} if damage else {})
 
 
 def test_unknown_fields_of_newer_versions_are_ignored() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dulian.errors import InputNotFoundError, InputTooLargeError
+from dulian.errors import InputNotFoundError, InputTooLargeError, MalformedInputError
 from dulian.sources import find_sources, printable, read_file, read_source
 
 
@@ -72,6 +72,27 @@ def test_names_with_nul_are_refused() -> None:
         read_file(Path("a\0b"), max_bytes=10)
 
 
+def test_files_that_fail_while_being_read_are_refused() -> None:
+    with pytest.raises(InputNotFoundError, match="cannot read"):
+        read_file(Path("/proc/self/mem"), max_bytes=10)
+
+
+def test_closed_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(InputNotFoundError, match="closed"):
+        read_source(find_sources(["-"])[0], max_bytes=10)
+
+
+def test_an_empty_name_is_no_folder() -> None:
+    with pytest.raises(MalformedInputError, match="empty name"):
+        find_sources([""])
+
+
+def test_two_names_of_one_file_are_one_picture(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(album)
+    assert len(find_sources(["b.jpg", str(album / "b.jpg"), "./b.jpg"])) == 1
+
+
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"picture")))
     (source,) = find_sources(["-"])
@@ -83,6 +104,11 @@ def test_any_file_name_becomes_printable_text(raw: bytes) -> None:
     text = printable(os.fsdecode(raw))
     text.encode("utf-8")
     assert text.isprintable()
+
+
+@given(st.text(max_size=20))
+def test_any_text_becomes_printable(text: str) -> None:
+    assert printable(text + "\ud800").isprintable()
 
 
 def test_ordinary_names_stay_as_they_are() -> None:

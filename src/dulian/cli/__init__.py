@@ -1,71 +1,74 @@
-"""The command line: one file per command, one place that turns errors into exit codes."""
+"""The command line: one file per command, one place that turns errors into exit codes.
+
+This module is all that is loaded before an interrupt can be answered, so it stays small.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from typing import Annotated
 
-import typer
-
-from dulian import __version__
-from dulian.cli import analyze, models
-from dulian.errors import BackendError, DeadlineError, DulianError, InputError, OverloadedError
-from dulian.settings import guard_opencv
-from dulian.sources import printable
-
-EXIT_CODES: tuple[tuple[type[DulianError], int], ...] = (
-    (InputError, 2),
-    (BackendError, 3),
-    (OverloadedError, 4),
-    (DeadlineError, 4),
-    (DulianError, 1),
-)
 INTERRUPTED = 130
-
-app = typer.Typer(
-    name="dulian",
-    help="Faces, perceived age and gender, and honest doubt, from a photo, on any CPU. 读脸:人脸、年龄与性别。",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("analyze")(analyze.analyze)
-app.add_typer(models.app, name="models")
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"dulian {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    del version
-
-
-def exit_code(error: DulianError) -> int:
-    """The exit code of an error, by who can fix it."""
-    return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+OUTPUT_FAILED = 3
 
 
 def main() -> None:
     """Run the command line; every expected failure is one line on standard error and an exit code."""
+    # Until a command says that it can be interrupted, nothing is under way that would have to be put in order.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    from dulian.settings import guard_opencv
+
     guard_opencv()
+    try:
+        _run()
+    except BaseException as error:
+        if _interrupted:
+            _leave(INTERRUPTED)
+        if isinstance(error, BrokenPipeError):
+            _leave(1)
+        if isinstance(error, OSError):
+            _leave(OUTPUT_FAILED, f"dulian: {error.strerror or error}")
+        raise
+
+
+_interrupted: list[int] = []
+
+
+def interruptible() -> None:
+    """From here on Ctrl-C is an exception, so that work under way is put in order; commands call it."""
+
+    def interrupt(number: int, frame: object) -> None:
+        # Remembered, because what an import makes of the exception is anything.
+        _interrupted.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+
+
+def _run() -> None:
+    from dulian.cli.app import app, exit_code
+    from dulian.errors import DulianError
+    from dulian.sources import printable
+
+    code: object = 0
     try:
         app()
     except DulianError as error:
-        typer.echo(f"dulian: {printable(str(error))}", err=True)
-        sys.exit(exit_code(error))
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output has gone; a second error on the way out helps nobody.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        print(f"dulian: {printable(str(error))}", file=sys.stderr)  # noqa: T201
+        code = exit_code(error)
+    except SystemExit as leaving:
+        code = leaving.code
+    # Flushed here, where a full disk or a closed pipe can still be told.
+    sys.stdout.flush()
+    sys.exit(code)  # type: ignore[arg-type]
+
+
+def _leave(code: int, line: str | None = None) -> None:
+    """End at once: standard output may be beyond flushing."""
+    if line and sys.stderr is not None:
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
+    os._exit(code)

@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dulian.cli.copies import Copies
 from dulian.cli.report import Answer, Report
 from dulian.errors import DulianError, MalformedInputError
-from dulian.faces import AnalysisResult
-from dulian.sources import STDIN, Source, find_sources, printable, read_source
+from dulian.sources import STDIN, Source, find_sources, read_source
 
 if TYPE_CHECKING:
     from dulian.analyzer import AnalyzeOptions
     from dulian.image import ImageLimits
-    from dulian.messages import Language
     from dulian.pipeline import Pipeline
 
-ANY_REFUSED = 2
+ANY_FAILED = 2
 
 
 class Order(StrEnum):
@@ -74,17 +73,17 @@ def analyze(
     )
     sources = find_sources(paths)
     if not sources:
-        raise MalformedInputError(f"no picture found in {', '.join(paths)}")
+        raise MalformedInputError(f"no picture found in {printable(", ".join(paths))}")
     limits = ImageLimits()
     tongue = choose_language(settings.language)
     report = Report(len(sources), language=tongue, json_lines=json_lines)
     pipeline, workers = _open(settings, limits, len(sources))
-    copies = _Copies(output, sources, tongue) if output else None
+    copies = Copies(output, sources, tongue) if output else None
     with report:
         for answer in _answers(sources, pipeline, limits, options, copies, workers):
             report.add(answer)
-    if report.refused:
-        raise typer.Exit(ANY_REFUSED)
+    if report.failed:
+        raise typer.Exit(ANY_FAILED)
 
 
 def _settings(
@@ -131,59 +130,42 @@ def _answers(
     pipeline: Pipeline,
     limits: ImageLimits,
     options: AnalyzeOptions,
-    copies: _Copies | None,
+    copies: Copies | None,
     workers: int,
 ) -> Iterator[Answer]:
     """Answers in the order of the sources, with a few pictures in flight at a time."""
+    # Read here, because a thread that waits for input cannot be interrupted.
+    piped = {source: _read(source, limits) for source in sources if str(source.path) == STDIN}
 
     def answer(source: Source) -> Answer:
         try:
-            result, image = pipeline.analyze(read_source(source, max_bytes=limits.max_bytes), options)
+            data = piped[source] if source in piped else _read(source, limits)
+            if isinstance(data, DulianError):
+                raise data
+            result, image = pipeline.analyze(data, options)
+        except DulianError as error:
+            return Answer(source, error)
+        try:
             if copies is not None:
                 copies.write(source, image, result)
         except DulianError as error:
-            return Answer(source, error)
+            return Answer(source, result, copy_error=error)
         return Answer(source, result)
 
     with ThreadPoolExecutor(workers, thread_name_prefix="dulian") as pool:
         waiting = iter(sources)
         running = deque(pool.submit(answer, source) for source in islice(waiting, 2 * workers))
-        while running:
-            done = running.popleft().result()
-            running.extend(pool.submit(answer, source) for source in islice(waiting, 1))
-            yield done
-
-
-class _Copies:
-    """Annotated copies below one folder; never over an original, never outside the folder."""
-
-    def __init__(self, folder: Path, sources: list[Source], language: Language) -> None:
-        self._language = language
-        self._targets: dict[Path, Path] = {}
-        taken: set[Path] = set()
-        for source in sources:
-            target = _free_name(folder / source.relative.parent, source.relative.stem, taken)
-            taken.add(target)
-            self._targets[source.path] = target
-
-    def write(self, source: Source, image: Any, result: AnalysisResult) -> None:
-        """Draw and write one copy."""
-        from dulian.image import encode_jpeg
-        from dulian.render import annotate
-
-        target = self._targets[source.path]
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(encode_jpeg(annotate(image, result, language=self._language)))
-        except OSError as error:
-            raise MalformedInputError(f"cannot write {printable(str(target))}: {error.strerror}") from error
+            while running:
+                done = running.popleft().result()
+                running.extend(pool.submit(answer, source) for source in islice(waiting, 1))
+                yield done
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _free_name(folder: Path, stem: str, taken: set[Path]) -> Path:
-    name = "stdin" if stem == STDIN else stem
-    target = folder / f"{name}_faces.jpg"
-    number = 2
-    while target in taken:
-        target = folder / f"{name}_{number}_faces.jpg"
-        number += 1
-    return target
+def _read(source: Source, limits: ImageLimits) -> bytes | DulianError:
+    try:
+        return read_source(source, max_bytes=limits.max_bytes)
+    except DulianError as error:
+        return error

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dulian.cli import interruptible
+from dulian.cli.console import print_table
 from dulian.errors import InputNotFoundError, MalformedInputError, WeightsError
 from dulian.models import catalog
 from dulian.models.catalog import DEFAULT_PROFILE, ModelRow
@@ -25,9 +27,7 @@ if TYPE_CHECKING:
 SOMETHING_IS_WRONG = 3
 SAMPLES = "samples"
 ALL = "all"
-# A pipe has no width; lines in a file should not be folded.
-PIPE_WIDTH = 220
-MAX_PROTOTXT_BYTES = 16 << 20
+MAX_PROTOTXT_BYTES = 1 << 20
 MAX_CAFFEMODEL_BYTES = 2 << 30
 
 app = typer.Typer(help="The networks: list, pull, verify, convert, import, path.", no_args_is_help=True)
@@ -43,7 +43,11 @@ Names = Annotated[
 
 
 def make_store(model_dir: Path | None, *, offline: bool = False) -> ModelStore:
-    """A store that tells a person on standard error what it does; each remark once."""
+    """A store that tells a person on standard error what it does; each remark once.
+
+    From here on an interrupt is answered in order, because there may be a half-fetched file to clear away.
+    """
+    interruptible()
     from dulian.store import ModelStore
 
     said: set[str] = set()
@@ -85,7 +89,7 @@ def list_models(model_dir: ModelDir = None, json_lines: JsonLines = False) -> No
         for line in described:
             typer.echo(json.dumps(line, ensure_ascii=False))
         return
-    _print_table(_models_table(described))
+    print_table(_models_table(described))
 
 
 def _described(row: ModelRow, state: FileState) -> dict[str, Any]:
@@ -289,13 +293,7 @@ def _print_check(report: CheckReport) -> None:
     for row in report.rows:
         verdict = Text("ok", style="green") if row.ok else Text("differs", style="red")
         table.add_row(row.output, f"{row.max_abs_diff:.2g}", f"{row.tolerance:.2g}", verdict)
-    _print_table(table)
-
-
-def _print_table(table: Table) -> None:
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False).print(table)
+    print_table(table)
 
 
 def _size(count: int) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import typer
 
+from dulian.cli.console import error_console, output_console, print_table
 from dulian.errors import DulianError
 from dulian.faces import AnalysisResult, Face
 from dulian.sources import Source, printable
@@ -19,25 +21,27 @@ if TYPE_CHECKING:
 
 # From this many pictures on, people want to see that something moves.
 PROGRESS_FROM = 4
-# A pipe or a file has no width; lines are as long as they need to be, within reason.
-PIPE_WIDTH = 200
+# Below this many columns, what can be had from --json gives way to the notes.
+NARROW = 90
 
 HEADINGS = {
     "en": ("picture", "face", "gender", "age", "likely range", "bucket", "size", "notes"),
     "zh": ("图片", "人脸", "性别", "年龄", "可能范围", "年龄段", "大小", "说明"),
 }
 SUMMARY = {
-    "en": "{pictures} pictures, {faces} faces, {refused} refused · {profile} on {engine} · {ms:.0f} ms per picture",
-    "zh": "{pictures} 张图片,{faces} 张人脸,{refused} 张被拒 · {profile},引擎 {engine} · 每张 {ms:.0f} 毫秒",
+    "en": "pictures: {pictures}, faces: {faces}, refused: {refused} · {profile} on {engine} · {ms:.0f} ms per picture",
+    "zh": "图片 {pictures} 张,人脸 {faces} 张,拒绝 {refused} 张 · {profile},引擎 {engine} · 每张 {ms:.0f} 毫秒",
 }
+MORE_FACES = {"en": "and {count} more faces", "zh": "另有 {count} 张人脸"}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one picture: a result, or the error that refused it."""
+    """What became of one picture: a result, or the error that refused it; perhaps its copy could not be written."""
 
     source: Source
     outcome: AnalysisResult | DulianError
+    copy_error: DulianError | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """One JSON line of ``--json``."""
@@ -51,14 +55,13 @@ class Report:
     """Collects answers and prints them; refused pictures are one line each on standard error, at once."""
 
     def __init__(self, expected: int, *, language: Language, json_lines: bool) -> None:
-        from rich.console import Console
-
-        self.refused = 0
+        self.refused = self.uncopied = 0
         self._expected = expected
         self._language: Language = language
         self._json_lines = json_lines
-        self._errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._errors = error_console()
         self._progress = self._make_progress()
+        self._narrow = False
         self._results: list[tuple[Source, AnalysisResult]] = []
 
     def __enter__(self) -> Self:
@@ -71,23 +74,33 @@ class Report:
     ) -> None:
         if self._progress:
             self._progress.stop()
-        if kind is None and not self._json_lines and self._results:
+        # After an interrupt too: what was answered is not thrown away.
+        if not self._json_lines and self._results:
             self._print_table()
+
+    @property
+    def failed(self) -> bool:
+        """Whether any picture was refused or any copy could not be written."""
+        return bool(self.refused or self.uncopied)
 
     def add(self, answer: Answer) -> None:
         """Take the next answer."""
         if isinstance(answer.outcome, DulianError):
             self.refused += 1
-            self._errors.print(f"refused {answer.source.name}: {printable(str(answer.outcome))}", markup=False)
+            self._errors.print(f"refused {answer.source.name}: {printable(str(answer.outcome))}")
         elif not self._json_lines:
             self._results.append((answer.source, answer.outcome))
+        if answer.copy_error is not None:
+            self.uncopied += 1
+            self._errors.print(f"answered {answer.source.name}, but {printable(str(answer.copy_error))}")
         if self._json_lines:
             typer.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
         if self._progress:
             self._progress.advance(self._task, 1)
 
     def _make_progress(self) -> Any:
-        if self._expected < PROGRESS_FROM or not self._errors.is_terminal:
+        mixed = self._json_lines and sys.stdout is not None and sys.stdout.isatty()
+        if self._expected < PROGRESS_FROM or not self._errors.is_terminal or mixed:
             return None
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TimeRemainingColumn
 
@@ -104,31 +117,36 @@ class Report:
         return progress
 
     def _print_table(self) -> None:
-        from rich.console import Console
         from rich.table import Table
 
+        self._narrow = output_console().width < NARROW
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
-        for heading in HEADINGS[self._language]:
+        for heading in self._fitting(HEADINGS[self._language]):
             table.add_column(heading, overflow="fold")
+        shared = _shared_folder([source.name for source, _ in self._results])
         for source, result in self._results:
-            self._add_rows(table, source, result)
-        console = Console(highlight=False)
-        if not console.is_terminal and "COLUMNS" not in os.environ:
-            console.width = PIPE_WIDTH
-        console.print(table)
-        console.print()
-        console.print(self._summary(), style="dim", markup=False)
+            name = os.path.relpath(source.name, shared) if shared else source.name
+            self._add_rows(table, name, result)
+        print_table(table)
+        typer.echo(f"\n{self._summary()}")
 
-    def _add_rows(self, table: Any, source: Source, result: AnalysisResult) -> None:
+    def _add_rows(self, table: Any, shown_name: str, result: AnalysisResult) -> None:
         from rich.text import Text
 
-        name = Text(self._short_name(source))
+        name = Text(shown_name)
         if not result.faces:
             note = getattr(result.hint.message, self._language) if result.hint else ""
-            table.add_row(name, "–", "–", "–", "–", "–", "–", Text(note, style="yellow"))
+            table.add_row(*self._fitting((name, "–", "–", "–", "–", "–", "–", Text(note, style="yellow"))))
         for face in result.faces:
-            table.add_row(name, *self._cells(face))
+            table.add_row(*self._fitting((name, *self._cells(face))))
             name = Text("")
+        if result.truncated:
+            note = MORE_FACES[self._language].format(count=result.skipped)
+            table.add_row(*self._fitting((name, "…", "", "", "", "", "", Text(note, style="yellow"))))
+
+    def _fitting(self, cells: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The cells for which there is room: a narrow terminal goes without bucket and size."""
+        return (*cells[:5], cells[7]) if self._narrow else cells
 
     def _cells(self, face: Face) -> tuple[Any, ...]:
         from rich.text import Text
@@ -147,12 +165,6 @@ class Report:
         note = Text(getattr(face.message, self._language) if face.message else "", style="yellow")
         return str(face.id), gender, age, likely, bucket, f"{face.quality.size_px} px", note
 
-    def _short_name(self, source: Source) -> str:
-        """The path without the folders that all pictures of this run share."""
-        parents = {os.path.dirname(other.name) for other, _ in self._results}
-        shared = os.path.commonpath(parents) if len({os.path.isabs(p) for p in parents}) == 1 else ""
-        return os.path.relpath(source.name, shared) if shared else source.name
-
     def _summary(self) -> str:
         results = [result for _, result in self._results]
         return SUMMARY[self._language].format(
@@ -163,6 +175,12 @@ class Report:
             engine=results[0].model.engine,
             ms=sum(result.timings_ms.total for result in results) / len(results),
         )
+
+
+def _shared_folder(names: list[str]) -> str:
+    """The folder that all these paths lie in, or nothing."""
+    folders = {os.path.dirname(name) for name in names}
+    return os.path.commonpath(folders) if len({os.path.isabs(folder) for folder in folders}) == 1 else ""
 
 
 def _percent(probability: float) -> str:

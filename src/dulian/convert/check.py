@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dulian.convert.caffe_model import FloatArray
 from dulian.convert.caffe_net import Layer, Net, read_net
 from dulian.convert.layers_ssd import BOXES, SCORES
 from dulian.errors import ConversionError, MissingDependencyError
@@ -20,8 +20,7 @@ from dulian.errors import ConversionError, MissingDependencyError
 if TYPE_CHECKING:
     from types import ModuleType
 
-FloatArray = NDArray[np.float32]
-Image = NDArray[np.uint8]
+    from dulian.image import Image
 
 PROBABILITY_TOLERANCE: Final = 1e-5
 BOX_TOLERANCE: Final = 1e-4

@@ -138,7 +138,8 @@ class Profile:
     ``detection_side`` is the longer side, in pixels, of the picture the detector sees (None: its
     fixed input). ``min_confidence`` is the default threshold. A picture whose best face stays below
     ``sure_confidence`` is also looked at lying on its sides and upside down; faces found only then need
-    ``retry_confidence``, because three more looks find three times as many ghosts.
+    ``retry_confidence``, because three more looks find three times as many ghosts. A face below
+    ``doubt_confidence`` is published with the reason ``low_confidence``.
     """
 
     name: str
@@ -149,6 +150,7 @@ class Profile:
     min_confidence: float
     sure_confidence: float
     retry_confidence: float
+    doubt_confidence: float
     nms_iou_threshold: float
     detection_side: int | None = None
 
@@ -448,6 +450,7 @@ PROFILES: dict[str, Profile] = {
         min_confidence=0.6,
         sure_confidence=0.9,
         retry_confidence=0.85,
+        doubt_confidence=0.75,
         nms_iou_threshold=0.3,
         detection_side=640,
     ),
@@ -460,6 +463,7 @@ PROFILES: dict[str, Profile] = {
         min_confidence=0.5,
         sure_confidence=0.95,
         retry_confidence=0.9,
+        doubt_confidence=0.75,
         nms_iou_threshold=0.45,
     ),
 }

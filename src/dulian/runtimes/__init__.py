@@ -13,12 +13,12 @@ import importlib.util
 import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import ClassVar, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dulian.errors import MissingDependencyError, SharedSessionError, UnknownNameError
+from dulian.errors import InferenceError, MissingDependencyError, SharedSessionError, UnknownNameError
 
 Tensor = NDArray[np.float32]
 Precision = Literal["f32", "bf16"]
@@ -38,6 +38,9 @@ class Weights:
 class Session(ABC):
     """A loaded network that belongs to the thread that made it."""
 
+    faults: ClassVar[tuple[type[Exception], ...]] = ()
+    """What the library raises when a network fails on a tensor."""
+
     def __init__(self) -> None:
         self._owner = threading.get_ident()
 
@@ -46,10 +49,14 @@ class Session(ABC):
 
         Raises:
             SharedSessionError: Another thread than the owner calls.
+            InferenceError: The network fails on this tensor.
         """
         if threading.get_ident() != self._owner:
             raise SharedSessionError("a session runs only in the thread that made it; make one per thread")
-        return self._run(tensor)
+        try:
+            return self._run(tensor)
+        except self.faults as error:
+            raise InferenceError(f"the network failed on a tensor {tensor.shape}: {error}") from error
 
     @abstractmethod
     def _run(self, tensor: Tensor) -> dict[str, Tensor]: ...

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from dulian.errors import MissingDependencyError, WeightsError
 from dulian.runtimes import Precision, Session, Tensor, Weights
 
+# ONNX Runtime's exceptions have no public home and no base class but Exception.
+FAULTS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    *(kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+)
+
 
 class OnnxRuntimeSession(Session):
     """Runs a shared ``InferenceSession``; outputs are fresh arrays."""
+
+    faults = FAULTS
 
     def __init__(self, model: ort.InferenceSession) -> None:
         super().__init__()
@@ -51,6 +61,6 @@ def open_weights(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         model = ort.InferenceSession(weights.data[0], options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions share no other public base class
+    except FAULTS as error:
         raise WeightsError(f"ONNX Runtime cannot load {weights.name}: {error}") from error
     return OnnxRuntimeFactory(model)

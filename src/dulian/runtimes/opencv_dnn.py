@@ -15,6 +15,8 @@ Bytes = NDArray[np.uint8]
 class OpenCvSession(Session):
     """Owns a ``Net``; two threads in one ``Net`` get each other's answers without an exception."""
 
+    faults = (cv2.error,)
+
     def __init__(self, net: cv2.dnn.Net) -> None:
         super().__init__()
         self._net = net
@@ -41,16 +43,15 @@ class OpenCvFactory:
 
 
 def open_weights(weights: Weights, *, threads: int, workers: int = 1, precision: Precision = "f32") -> OpenCvFactory:
-    """Check that OpenCV reads these weights; ``threads`` sets OpenCV's pool, which the whole process shares.
+    """Check that OpenCV reads these weights. Its thread pool belongs to the process; whoever owns that sets it.
 
     Raises:
         WeightsError: OpenCV cannot read these bytes.
         MissingDependencyError: Caffe weights under OpenCV 5, or another precision than f32.
     """
-    del workers
+    del threads, workers
     if precision != "f32":
         raise MissingDependencyError(f"engine 'opencv' runs f32 only, not {precision}; use engine 'openvino'")
-    cv2.setNumThreads(threads)
     _read_net(weights)
     return OpenCvFactory(weights)
 

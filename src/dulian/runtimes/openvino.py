@@ -12,6 +12,8 @@ from dulian.runtimes import Precision, Session, Tensor, Weights
 class OpenVinoSession(Session):
     """Owns an ``InferRequest``: a compiled model called directly by several threads answers wrongly."""
 
+    faults = (RuntimeError,)
+
     def __init__(self, model: ov.CompiledModel) -> None:
         super().__init__()
         self._request = model.create_infer_request()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -45,12 +46,12 @@ class FileState:
 class Directories:
     """``folders`` are searched in order; ``write`` is the one of them that takes new files.
 
-    When ``demanded``, a person named the write folder and a pull has to fill it, whatever others hold.
+    With a ``model_dir``, a person named the write folder and a pull has to fill it, whatever others hold.
     """
 
     folders: tuple[Path, ...]
     write: Path
-    demanded: bool
+    model_dir: Path | None
 
     def look(self, file: WeightsFile, notify: Notify) -> Found | Damaged | None:
         """The first folder that has the file, by its name or an alias, decides.
@@ -95,10 +96,15 @@ class Directories:
             WeightsError: Always.
         """
         if self.is_hidden_by_write(damaged.path) and self._is_writable():
-            raise WeightsError(f"{damaged.problem}; mend it with 'dulian models pull {profile_of(file)}'")
+            raise WeightsError(f"{damaged.problem}; mend it with {self.pull_command(file)}")
         raise WeightsError(
             f"{damaged.problem}; remove or replace it, or name another folder with --model-dir (DULIAN_MODEL_DIR)"
         )
+
+    def pull_command(self, file: WeightsFile) -> str:
+        """The command that puts a file where these folders look for it first."""
+        where = f" --model-dir {shlex.quote(shown(self.model_dir))}" if self.model_dir else ""
+        return f"'dulian models pull {profile_of(file)}{where}'"
 
     def is_hidden_by_write(self, path: Path) -> bool:
         """Whether a file put into the write folder comes before this one, or in its place."""
@@ -106,7 +112,7 @@ class Directories:
 
     def is_wanted_at(self, path: Path) -> bool:
         """Whether a right file at this path leaves nothing to do for a pull."""
-        return path.parent == self.write or not self.demanded
+        return path.parent == self.write or self.model_dir is None
 
     def described(self) -> str:
         """The folders in their order, for a message about a missing file."""

@@ -20,7 +20,7 @@ from dulian.store.directories import Damaged, Directories, FileState
 from dulian.store.download import Progress, no_progress
 from dulian.store.files import STAGING_PREFIX, explained, sha256_hex, shown, sole_writer, write_atomically
 from dulian.store.installer import Fetch, Installed, Installer, read_offers
-from dulian.store.originals import Notify, converted, profile_of, tell_nobody
+from dulian.store.originals import Notify, converted, tell_nobody
 from dulian.store.packages import Packages
 
 SYSTEM_DIRS = (Path("/root/models"), Path("/usr/share/dulian/models"))
@@ -151,13 +151,13 @@ class ModelStore:
     def _models(self) -> Directories:
         explicit = () if self.model_dir is None else (self.model_dir,)
         folders = tuple(dict.fromkeys((*explicit, *self.system_dirs, self.cache_dir)))
-        return Directories(folders=folders, write=self.write_dir, demanded=self.model_dir is not None)
+        return Directories(folders=folders, write=self.write_dir, model_dir=self.model_dir)
 
     @property
     def _samples(self) -> Directories:
         models = self._models
         folders = tuple(folder / SAMPLES_FOLDER for folder in models.folders)
-        return Directories(folders=folders, write=models.write / SAMPLES_FOLDER, demanded=models.demanded)
+        return Directories(folders=folders, write=models.write / SAMPLES_FOLDER, model_dir=self.model_dir)
 
     def _made(self, row: ModelRow) -> bytes:
         originals = self._local_originals(row)
@@ -191,7 +191,7 @@ class ModelStore:
         for file in row.originals:
             seen = self._models.look(file, self.notify)
             if isinstance(seen, Damaged):
-                raise WeightsError(f"{seen.problem}; mend it with 'dulian models pull {profile_of(file)}'")
+                raise WeightsError(f"{seen.problem}; mend it with {self._models.pull_command(file)}")
             if seen is not None:
                 found.append(seen.data)
         return tuple(found) if found and len(found) == len(row.originals) else None
@@ -215,7 +215,7 @@ class ModelStore:
     def _missing(self, file: WeightsFile, what: str) -> WeightsError:
         return WeightsError(
             f"{what}; fetching is off (offline), looked in {self._models.described()}; "
-            f"run 'dulian models pull {profile_of(file)}', or 'dulian models import FILE' where there is no network"
+            f"run {self._models.pull_command(file)}, or 'dulian models import FILE' where there is no network"
         )
 
     def _all_settled(self, directories: Directories, files: Sequence[WeightsFile]) -> tuple[Installed, ...]:
