@@ -1,8 +1,8 @@
 """Measure every profile's detector on a folder of labelled pictures: python tools/measure_detection.py FOLDER.
 
 Uses ``images.csv`` (kind, boxes_complete), ``manifest.csv`` (boxes) and, where it exists, ``wider_attrs.csv``, whose
-invalid boxes are ignored. A face counts as found when a detection overlaps it by an IoU of at least one half; detections
-on ignored or very small faces (under 10 px) count neither way. ``negative`` pictures have no face.
+invalid boxes are ignored. A face counts as found when a detection overlaps it by an IoU of at least one half;
+detections on ignored or very small faces (under 10 px) count neither way. ``negative`` pictures have no face.
 """
 
 from __future__ import annotations

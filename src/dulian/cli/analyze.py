@@ -15,7 +15,7 @@ import typer
 from dulian.cli.copies import Copies
 from dulian.cli.report import Answer, Report
 from dulian.errors import DulianError, MalformedInputError
-from dulian.sources import STDIN, Source, find_sources, read_source
+from dulian.sources import STDIN, Source, find_sources, printable, read_source
 
 if TYPE_CHECKING:
     from dulian.analyzer import AnalyzeOptions
@@ -73,7 +73,7 @@ def analyze(
     )
     sources = find_sources(paths)
     if not sources:
-        raise MalformedInputError(f"no picture found in {printable(", ".join(paths))}")
+        raise MalformedInputError(f"no picture found in {printable(', '.join(paths))}")
     limits = ImageLimits()
     tongue = choose_language(settings.language)
     report = Report(len(sources), language=tongue, json_lines=json_lines)
