@@ -16,7 +16,8 @@ from tests.docs.pages import anchors, code, links, names_of_tests, pages, python
 from tests.fakes import FakeSession
 
 from dulian import runtimes
-from dulian.cli import EXIT_CODES, INTERRUPTED, app, exit_code
+from dulian.cli import INTERRUPTED
+from dulian.cli.app import EXIT_CODES, app, exit_code
 from dulian.convert.caffe import LAYERS
 from dulian.errors import DulianError
 from dulian.image import ImageLimits
