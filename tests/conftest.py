@@ -22,8 +22,10 @@ SHIPPED = (
 
 @pytest.fixture(scope="session")
 def model_store() -> ModelStore:
-    """The real store; whatever is missing is fetched into the checkout's cache."""
-    return ModelStore(model_dir=ROOT / ".cache" / "models")
+    """The real store, filled; whatever is missing is fetched into the checkout's cache."""
+    store = ModelStore(model_dir=ROOT / ".cache" / "models")
+    store.pull(all_rows())
+    return store
 
 
 @pytest.fixture(scope="session")

@@ -118,7 +118,9 @@ def _models_table(described: Sequence[dict[str, Any]]) -> Table:
     from rich.text import Text
 
     colours = {"ready": "green", "missing": "yellow", "damaged": "red"}
-    table = Table("model", "profile", "gives", "size", "licence of weights", "trained on", "package", "state")
+    table = Table(box=None, padding=(0, 2, 1, 0), pad_edge=False, header_style="bold")
+    for heading in ("model", "profile", "gives", "size", "licence of weights", "trained on", "package", "state"):
+        table.add_column(heading, overflow="fold")
     for line in described:
         table.add_row(
             line["model"],
@@ -289,7 +291,8 @@ def _print_check(report: CheckReport) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("output", "largest difference", "allowed", "", title=f"{report.images} pictures, {report.reference}")
+    typer.echo(f"compared with {report.reference} on {report.images} pictures:")
+    table = Table("output", "largest difference", "allowed", "", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for row in report.rows:
         verdict = Text("ok", style="green") if row.ok else Text("differs", style="red")
         table.add_row(row.output, f"{row.max_abs_diff:.2g}", f"{row.tolerance:.2g}", verdict)
