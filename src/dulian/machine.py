@@ -15,12 +15,16 @@ INTERESTING_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "
 
 def effective_cores() -> int:
     """Whole cores this process may use: the smaller of CPU affinity and cgroup quota, at least one."""
-    try:
-        allowed = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows have no affinity call
-        allowed = os.cpu_count() or 1
-    quota = cgroup_cpu_quota()
+    allowed, quota = allowed_cores(), cgroup_cpu_quota()
     return max(1, allowed if quota is None else min(allowed, int(quota)))
+
+
+def allowed_cores() -> int:
+    """Cores that the CPU affinity of this process names."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no affinity call
+        return os.cpu_count() or 1
 
 
 def cgroup_cpu_quota(root: Path = CGROUP) -> float | None:
@@ -41,6 +45,14 @@ def memory_limit_bytes(root: Path = CGROUP) -> int | None:
         # cgroup v1 says "no limit" with a number near 2^63.
         if text.isdigit() and int(text) < 1 << 60:
             return int(text)
+    return None
+
+
+def physical_memory_bytes() -> int | None:
+    """All memory of the machine, or None where /proc does not tell."""
+    for line in _read(Path("/proc/meminfo")).splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
     return None
 
 

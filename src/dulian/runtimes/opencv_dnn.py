@@ -66,12 +66,21 @@ def _read_net(weights: Weights) -> cv2.dnn.Net:
         raise WeightsError(f"OpenCV {cv2.__version__} cannot load {weights.name}: {error}") from error
 
 
-def _read_caffe(prototxt: Bytes, caffemodel: Bytes) -> cv2.dnn.Net:
+def check_caffe() -> None:
+    """Refuse Caffe where OpenCV no longer reads it.
+
+    Raises:
+        MissingDependencyError: OpenCV is 5 or newer.
+    """
     if int(cv2.__version__.partition(".")[0]) >= 5:
         raise MissingDependencyError(
             f"OpenCV {cv2.__version__} has no Caffe importer; use another engine, which runs the converted ONNX, "
             "or pip install 'opencv-python-headless>=4.14,<5'"
         )
+
+
+def _read_caffe(prototxt: Bytes, caffemodel: Bytes) -> cv2.dnn.Net:
+    check_caffe()
     return cv2.dnn.readNetFromCaffe(prototxt, caffemodel)
 
 

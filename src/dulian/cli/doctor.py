@@ -1,0 +1,65 @@
+"""``dulian doctor``: what it finds on this machine, and what it will do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dulian.sources import printable
+
+if TYPE_CHECKING:
+    from dulian.doctor import Examination
+
+
+def doctor(
+    model_dir: Annotated[Path | None, typer.Option(envvar="DULIAN_MODEL_DIR", help="Folder of the models.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Tell what this machine offers and how dulian will use it."""
+    from dulian.cli.console import print_table
+    from dulian.cli.models import make_store
+    from dulian.doctor import examine
+
+    found = examine(make_store(model_dir, offline=True))
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+        return
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for name, value in _lines(found):
+        table.add_row(name, printable(value))
+    print_table(table)
+
+
+def _lines(found: Examination) -> list[tuple[str, str]]:
+    quota = "no quota" if found.cores_quota is None else f"quota {found.cores_quota:g}"
+    limit = "no limit" if found.memory_limit is None else f"limit {_gigabytes(found.memory_limit)}"
+    return [
+        ("dulian", found.dulian),
+        ("python", found.python),
+        ("system", found.system),
+        ("libraries", ", ".join(f"{name} {version}" for name, version in found.libraries.items())),
+        ("cores", f"host {found.cores_host}, affinity {found.cores_allowed}, {quota}: uses {found.cores_used}"),
+        ("memory", f"{_gigabytes(found.memory_physical)}, {limit}"),
+        ("instructions", ", ".join(found.instruction_sets)),
+        *((f"engine {name}", state) for name, state in found.engines.items()),
+        ("engine auto", found.engine_auto),
+        *((f"profile {name}", state) for name, state in found.profiles.items()),
+        ("models", found.model_folder),
+        ("Chinese labels", found.chinese_font or "no CJK font found; labels on pictures will be English"),
+        ("one picture", f"1 worker × {_cores(found.cores_used)}"),
+        ("many pictures", f"{found.cores_used} workers × 1 core"),
+    ]
+
+
+def _cores(count: int) -> str:
+    return f"{count} core{'s' if count > 1 else ''}"
+
+
+def _gigabytes(count: int | None) -> str:
+    return "unknown" if count is None else f"{count / 2**30:.1f} GiB"
