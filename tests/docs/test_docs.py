@@ -256,7 +256,7 @@ def test_examples_of_add_a_model_run() -> None:
     names: dict[str, Any] = {**vars(catalog), **vars(runtimes)}
     blocks = python_blocks(text_of("add-a-model.md"))
     for number, block in enumerate(blocks):
-        exec(compile(block, f"add-a-model.md, example {number + 1}", "exec"), names)
+        exec(compile(block, f"<add-a-model.md, example {number + 1}>", "exec"), names)
     assert names["MY_JOINT"].provides == {"age", "gender"}
     assert names["PROFILES"]["joint"].estimators == (names["MY_JOINT"],)
     session = FakeSession(age=np.float32([[31.25], [150.0]]))
