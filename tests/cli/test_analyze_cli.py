@@ -315,6 +315,27 @@ def test_terminals_without_chinese(dulian, album: Path, encoding: str) -> None: 
     assert "(38-43)" in run.out
 
 
+def test_many_pictures_show_how_far_it_is(album: Path, model_store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    pty = pytest.importorskip("pty")
+    for number in range(12):
+        (tmp_path / f"{number}.png").write_bytes((album / "astronaut.png").read_bytes())
+    ours, theirs = pty.openpty()
+    env = {**os.environ, "DULIAN_MODEL_DIR": str(model_store.write_dir), "TERM": "xterm", "COLUMNS": "100"}
+    command = [sys.executable, "-m", "dulian", "analyze", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=env) as run:
+        os.close(theirs)
+        shown = b""
+        try:
+            while part := os.read(ours, 65536):
+                shown += part
+        except OSError:  # how Linux says that the other end is closed
+            pass
+    os.close(ours)
+    assert run.returncode == 0
+    assert b"/12" in shown
+    assert b"/s" in shown
+
+
 def test_a_closed_pipe_is_no_catastrophe(album: Path, model_store) -> None:  # type: ignore[no-untyped-def]
     env = {**os.environ, "DULIAN_MODEL_DIR": str(model_store.write_dir)}
     command = f"{sys.executable} -m dulian analyze {album} --json | head -c 1"
