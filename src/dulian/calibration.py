@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -113,8 +114,13 @@ def choose_bucket(probabilities: NDArray[np.float64], years: NDArray[np.float64]
         best = int(probabilities.argmax())
         return best, float(probabilities[best])
     chosen = nearest_bucket(value)
-    nearest = np.array([nearest_bucket(year) for year in years.tolist()])
+    nearest = _nearest_buckets(tuple(years.tolist()))
     return chosen, min(1.0, float(probabilities[nearest == chosen].sum() / probabilities.sum()))
+
+
+@cache
+def _nearest_buckets(years: tuple[float, ...]) -> NDArray[np.int64]:
+    return np.array([nearest_bucket(year) for year in years])
 
 
 def nearest_bucket(age: float) -> int:

@@ -25,7 +25,16 @@ from dulian.runtimes import DEFAULT_RUNTIME, RUNTIMES, find_runtime
 from dulian.runtimes.opencv_dnn import check_caffe
 from dulian.store import ModelStore
 
-LIBRARIES = ("numpy", "opencv-python-headless", "opencv-python", "onnxruntime", "openvino", "pillow", "pillow-heif")
+LIBRARIES = (
+    "numpy",
+    "opencv-python-headless",
+    "opencv-python",
+    "onnxruntime",
+    "openvino",
+    "pillow",
+    "pillow-heif",
+    "simplejpeg",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,8 @@ Image = NDArray[np.uint8]
 ColourOrder = Literal["bgr", "rgb"]
 
 BIG_PICTURE_PIXELS: Final = 10_000_000
+CROP_PIXELS: Final = 320 * 320
+HALVED_PIXELS: Final = 512 * 512
 
 _BIG_DECODE = threading.Lock()
 """One picture above ``BIG_PICTURE_PIXELS`` is decoded at a time: 40 megapixels take 230 MB, and eight threads would
@@ -132,16 +134,33 @@ def encode_jpeg(image: Image, quality: int = 90) -> bytes:
 
 
 def resize(image: Image, wh: tuple[int, int]) -> Image:
-    """A picture of exactly ``wh`` (width, height), its shape not kept.
+    """A picture of exactly ``wh`` (width, height), its shape not kept; the picture itself when the size is right.
 
-    INTER_AREA when it shrinks along both sides, INTER_LINEAR otherwise; the picture itself when the size is right.
+    A large picture first shrinks by exact halving, each pixel the mean of four. The rest of the way crops go by area
+    averaging and whole pictures by linear interpolation: no pixel is skipped, and 12 megapixels come down to 640 x 480
+    in a sixth of the time that area averaging takes. Small ones are not halved, because the rounding of an odd side
+    would shift a face by a part of a pixel that age networks notice.
     """
-    height, width = image.shape[:2]
-    if (width, height) == tuple(wh):
+    while (
+        image.shape[0] * image.shape[1] > HALVED_PIXELS and image.shape[1] >= 2 * wh[0] and image.shape[0] >= 2 * wh[1]
+    ):
+        image = _halved(image)
+    if image.shape[:2] == (wh[1], wh[0]):
         return image
-    shrinks = wh[0] <= width and wh[1] <= height
-    resized = cv2.resize(image, wh, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    shrinks = wh[0] <= image.shape[1] and wh[1] <= image.shape[0]
+    averaged = shrinks and wh[0] * wh[1] <= CROP_PIXELS
+    resized = cv2.resize(image, wh, interpolation=cv2.INTER_AREA if averaged else cv2.INTER_LINEAR)
     return np.asarray(resized, dtype=np.uint8)
+
+
+def _halved(image: Image) -> Image:
+    """Half the size, rounded up; where a side is odd, its last row or column is repeated."""
+    height, width = image.shape[:2]
+    if height % 2 or width % 2:
+        padded = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        image = np.asarray(padded, dtype=np.uint8)
+    halved = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    return np.asarray(halved, dtype=np.uint8)
 
 
 def pad_to(image: Image, wh: tuple[int, int]) -> Image:

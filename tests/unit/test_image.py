@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image as PillowImage
 from tests.pictures import scene
 
 from dulian.errors import InferenceError
@@ -143,3 +146,37 @@ def test_encoded_pictures_decode_again() -> None:
     assert np.abs(lossy.image.astype(int) - IMAGE).mean() < 3
     assert len(encode_jpeg(IMAGE, quality=30)) < len(encode_jpeg(IMAGE))
     assert decode_image(encode_jpeg(IMAGE[..., 0])).image.shape == IMAGE.shape
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0", "grey"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_pixels_are_opencvs_within_one_level(subsampling: str, progressive: bool) -> None:
+    picture = PillowImage.fromarray(IMAGE[..., ::-1])
+    buffer = io.BytesIO()
+    if subsampling == "grey":
+        picture.convert("L").save(buffer, "JPEG", quality=88, progressive=progressive)
+    else:
+        picture.save(buffer, "JPEG", quality=88, subsampling=subsampling, progressive=progressive)
+    data = buffer.getvalue()
+    reference = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert np.abs(decode_image(data).image.astype(int) - reference).max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(3000, 4000), (2999, 4001), (900, 1121), (700, 700), (600, 1301)])
+@pytest.mark.parametrize("wh", [(640, 480), (300, 300), (64, 64), (640, 513), (7, 90)])
+def test_resizing_shows_the_same_picture_as_area_averaging(shape: tuple[int, int], wh: tuple[int, int]) -> None:
+    blotches = np.random.default_rng(1).integers(0, 255, (9, 12, 3), np.uint8)
+    image = np.asarray(cv2.resize(blotches, shape[::-1], interpolation=cv2.INTER_CUBIC), np.uint8)
+    resized = resize(image, wh)
+    if wh[0] > shape[1] or wh[1] > shape[0]:
+        pytest.skip("area averaging does not enlarge")
+    reference = cv2.resize(image, wh, interpolation=cv2.INTER_AREA)
+    assert resized.shape == (wh[1], wh[0], 3)
+    assert np.abs(resized.astype(int) - reference).mean() < 2.0
+
+
+def test_resizing_skips_no_pixel() -> None:
+    """A fine checkerboard becomes an even grey, not a pattern of its own."""
+    checkers = ((np.indices((2400, 3200)).sum(axis=0) % 2) * 255).astype(np.uint8)
+    resized = resize(np.repeat(checkers[..., None], 3, axis=2), (640, 480))
+    assert np.abs(resized.astype(int) - 127).max() <= 1

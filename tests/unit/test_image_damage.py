@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 from tests.pictures import (
     animated_png,
@@ -210,13 +211,26 @@ def test_oversized_tiles_are_refused() -> None:
         decode_image(tiled)
 
 
+def test_what_libjpeg_turbo_refuses_opencv_may_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = decode_image(JPEG).image
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", _raiser(ValueError("unsupported sampling")))
+    by_opencv = decode_image(JPEG).image
+    assert np.abs(by_opencv.astype(int) - usual).max() <= 1
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
+    with pytest.raises(ImageDecodeError, match="damaged"):
+        decode_image(JPEG)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *_, **__: np.zeros((3, 3, 3), np.uint8))
+    with pytest.raises(ImageDecodeError, match="another size"):
+        decode_image(JPEG)
+
+
 def test_a_refusal_by_opencv_is_told_without_its_place_in_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_args: object) -> None:
         cv2.resize(np.zeros((1, 1, 3), np.uint8), (0, 0))
 
     monkeypatch.setattr(cv2, "imdecode", fail)
-    with pytest.raises(ImageDecodeError, match=r"^the JPEG does not decode: \(-215:Assertion failed\) [^/\n]*$"):
-        decode_image(JPEG)
+    with pytest.raises(ImageDecodeError, match=r"^the PNG does not decode: \(-215:Assertion failed\) [^/\n]*$"):
+        decode_image(FILES["png"])
 
 
 def test_decoder_failures_are_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,13 +239,13 @@ def test_decoder_failures_are_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(cv2, "imdecode", fail)
     with pytest.raises(ImageDecodeError, match="assertion failed"):
-        decode_image(JPEG)
+        decode_image(FILES["png"])
     monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
     with pytest.raises(ImageDecodeError, match="damaged"):
-        decode_image(JPEG)
+        decode_image(FILES["png"])
     monkeypatch.setattr(cv2, "imdecode", lambda *_: np.zeros((3, 3, 3), np.uint8))
     with pytest.raises(ImageDecodeError, match="another size"):
-        decode_image(JPEG)
+        decode_image(FILES["png"])
     for error in (Image.DecompressionBombError("big"), Image.DecompressionBombWarning("big")):
         monkeypatch.setattr(Image, "open", _raiser(error))
         with pytest.raises(InputTooLargeError, match="big"):

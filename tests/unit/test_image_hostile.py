@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -58,6 +59,7 @@ def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("a decoder was called")
 
     monkeypatch.setattr(cv2, "imdecode", fail)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", fail)
     monkeypatch.setattr(Image, "open", fail)
     monkeypatch.setattr(dulian.image, "decode_pixels", fail)
 

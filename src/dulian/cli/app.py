@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dulian import __version__
-from dulian.cli import analyze, doctor, models
+from dulian.cli import analyze, bench, doctor, models
 from dulian.errors import BackendError, DeadlineError, DulianError, InputError, OverloadedError
 
 EXIT_CODES: tuple[tuple[type[DulianError], int], ...] = (
@@ -27,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("analyze")(analyze.analyze)
+app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.add_typer(models.app, name="models")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Buffer = bytes | memoryview
-Decoder = Literal["opencv", "pillow", "heif"]
+Decoder = Literal["turbojpeg", "opencv", "pillow", "heif"]
 
 MAX_BLOCKS = 50_000
 """Segments, chunks or boxes of one file: a real one has some hundred, an abusive one millions."""

@@ -174,7 +174,7 @@ def _header(walk: _Walk) -> Header:
         frame.width,
         frame.height,
         (*walk.parts, b"\xff\xd9"),
-        decoder="pillow" if len(frame.sampling) == 4 else "opencv",
+        decoder="pillow" if len(frame.sampling) == 4 else "turbojpeg",
         orientation=walk.orientation or 1,
         profile=b"".join(walk.profile[key] for key in sorted(walk.profile)) or None,
         heavy=frame.progressive or walk.multi_scan,

