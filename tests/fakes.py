@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dulian.analyzer import Confidence
+from dulian.analyzer import Confidence, Detail
 from dulian.calibration import Calibration
 from dulian.faces import BoundingBox, Detection, Landmarks
 from dulian.image import Image
@@ -18,6 +18,7 @@ CALIBRATION = Calibration(
     coverages=(0.5, 0.9, 0.99), quantiles=(0.7, 1.6, 2.6), spread_floor=3.0, gender_temperature=1.0, gender_decision=0.6
 )
 
+DETAIL = Detail(reduced_side=640, face_px=60)
 CONFIDENCE = Confidence(minimum=0.6, doubt=0.65, retry=0.8, sure=0.85)
 
 

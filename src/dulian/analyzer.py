@@ -6,7 +6,7 @@ Pure: no files, no environment, no wires. One analyzer belongs to one thread, as
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import floor
 from typing import Literal, get_args
@@ -47,6 +47,8 @@ Turn = Literal[0, 90, 180, 270]
 RETRY_TURNS: tuple[Turn, ...] = (90, 270, 180)
 # How much more confident a turned look must be: turns 1 upright picture in 125 by mistake, on development photos.
 TURN_MARGIN = 0.04
+# Below this size a full decode costs less than the risk of doing it twice.
+REDUCED_FROM_PIXELS = 3_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +92,22 @@ class Confidence:
     sure: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detail:
+    """How far a picture may be reduced while it is decoded: sides and face sides in pixels that must remain."""
+
+    reduced_side: int
+    face_px: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FullPicture:
+    """The picture behind a reduced one: its upright size, and how to get its pixels."""
+
+    wh: tuple[int, int]
+    load: Callable[[], Image]
+
+
 class Analyzer:
     """One detector, its estimators and their calibration, for one thread."""
 
@@ -101,30 +119,48 @@ class Analyzer:
         *,
         model: ModelInfo,
         confidence: Confidence,
+        detail: Detail,
     ) -> None:
         self._detector = detector
         self._estimators = tuple(estimators)
         self._calibration = calibration
         self._model = model
         self._confidence = confidence
+        self._detail = detail
+
+    def reduction_for(self, image_wh: tuple[int, int], available: Sequence[int]) -> int:
+        """By how much a picture of that size may be reduced before it is analysed; 1 when that gains nothing."""
+        if image_wh[0] * image_wh[1] < REDUCED_FROM_PIXELS:
+            return 1
+        return max(factor for factor in available if factor == 1 or max(image_wh) >= factor * self._detail.reduced_side)
 
     def analyze(
-        self, image: Image, options: AnalyzeOptions = DEFAULT_OPTIONS, *, incomplete: bool = False
+        self,
+        image: Image,
+        options: AnalyzeOptions = DEFAULT_OPTIONS,
+        *,
+        incomplete: bool = False,
+        full: FullPicture | None = None,
     ) -> AnalysisResult:
         """Analyse an upright ``(H, W, 3)`` BGR picture.
 
-        ``incomplete`` says that the decoder had to fill part of it.
+        ``incomplete`` says that the decoder had to fill part of it; ``full`` that ``image`` is a reduced
+        one. Answers are always in pixels of the full one, which is loaded where a face needs its detail.
         """
         started = time.perf_counter()
         threshold = self._confidence.minimum if options.min_confidence is None else options.min_confidence
         view, outcome, turn = self._look(image, threshold)
         detected = time.perf_counter()
-        image_wh = (image.shape[1], image.shape[0])
-        view_wh = (view.shape[1], view.shape[0])
-        candidates = [_Candidate(found, _turn_back(found, view_wh, turn)) for found in outcome.detections]
+        image_wh = full.wh if full else _wh(image)
+        scale = image_wh[0] / image.shape[1], image_wh[1] / image.shape[0]
+        upright = [_scale(_turn_back(found, _wh(view), turn), scale) for found in outcome.detections]
+        candidates = [_Candidate(*pair) for pair in zip(outcome.detections, upright, strict=True)]
         visible = [candidate for candidate in candidates if candidate.upright.box.clipped(image_wh).area > 0]
         ranked = _rank(visible, view, image_wh, options.order, incomplete)
         chosen = ranked[: options.max_faces]
+        loading_ms = 0.0
+        if full is not None and self._lacks_detail(chosen):
+            view, chosen, loading_ms = _in_full(full, chosen, scale, turn)
         faces = self._describe(chosen, view, image_wh, options, incomplete)
         finished = time.perf_counter()
         return AnalysisResult(
@@ -132,10 +168,11 @@ class Analyzer:
             model=self._model,
             faces=faces,
             skipped=len(ranked) - len(chosen),
-            hint=None if faces else _hint(outcome.best_rejected, threshold, image_wh),
+            hint=None if faces else _hint(outcome.best_rejected, scale, threshold, image_wh),
             timings_ms=Timings(
+                decode=loading_ms,
                 detect=(detected - started) * 1000,
-                attributes=(finished - detected) * 1000,
+                attributes=(finished - detected) * 1000 - loading_ms,
                 total=(finished - started) * 1000,
             ),
         )
@@ -150,12 +187,15 @@ class Analyzer:
         if _best_confidence(best[1].detections) >= self._confidence.sure:
             return best
         for turn in RETRY_TURNS:
-            view = np.ascontiguousarray(np.rot90(image, -turn // 90))
+            view = _turned(image, turn)
             outcome = self._detector.detect(view, min_confidence=threshold)
             certain = [found for found in outcome.detections if found.confidence >= self._confidence.retry]
             if _clearly_better(certain, best[1].detections):
                 best = view, outcome, turn
         return best
+
+    def _lacks_detail(self, chosen: Sequence[_Candidate]) -> bool:
+        return min((_side(candidate.seen) for candidate in chosen), default=np.inf) < self._detail.face_px
 
     def _describe(
         self,
@@ -169,10 +209,9 @@ class Analyzer:
             return ()
         crops = Crops(view, tuple(candidate.seen for candidate in chosen))
         ages, genders = self._estimate(crops, len(chosen), options)
-        view_wh = (view.shape[1], view.shape[0])
         faces = []
         for index, candidate in enumerate(chosen):
-            quality = assess(candidate.seen, crops.cut(QUALITY_CROP)[index], view_wh, incomplete=incomplete)
+            quality = candidate.assess(crops.cut(QUALITY_CROP)[index], _wh(view), incomplete)
             doubtful = candidate.seen.confidence < self._confidence.doubt
             quality = _add_doubt(quality, genders[index], doubtful)
             faces.append(_make_face(index, candidate.upright, image_wh, ages[index], genders[index], quality))
@@ -203,6 +242,10 @@ class _Candidate:
     seen: Detection
     upright: Detection
 
+    def assess(self, crop: Image, view_wh: tuple[int, int], incomplete: bool) -> Quality:
+        """Judged as seen, but in the size it has in the full picture."""
+        return assess(self.seen, crop, view_wh, size_px=round(_side(self.upright)), incomplete=incomplete)
+
 
 def _best_confidence(detections: Sequence[Detection]) -> float:
     return max((found.confidence for found in detections), default=0.0)
@@ -213,6 +256,41 @@ def _clearly_better(turned: Sequence[Detection], so_far: Sequence[Detection]) ->
     if _best_confidence(turned) <= _best_confidence(so_far) + TURN_MARGIN:
         return False
     return sum(found.confidence for found in turned) > sum(found.confidence for found in so_far)
+
+
+def _in_full(
+    full: FullPicture, chosen: Sequence[_Candidate], scale: tuple[float, float], turn: Turn
+) -> tuple[Image, list[_Candidate], float]:
+    """The full picture, turned as the reduced one was, the faces as seen in it, and the milliseconds of loading it."""
+    started = time.perf_counter()
+    view = _turned(full.load(), turn)
+    loading_ms = (time.perf_counter() - started) * 1000
+    seen_scale = scale if turn in (0, 180) else scale[::-1]
+    return view, [replace(candidate, seen=_scale(candidate.seen, seen_scale)) for candidate in chosen], loading_ms
+
+
+def _wh(image: Image) -> tuple[int, int]:
+    return image.shape[1], image.shape[0]
+
+
+def _side(detection: Detection) -> float:
+    return min(detection.box.width, detection.box.height)
+
+
+def _turned(image: Image, turn: Turn) -> Image:
+    return image if turn == 0 else np.ascontiguousarray(np.rot90(image, -turn // 90))
+
+
+def _scale(detection: Detection, scale: tuple[float, float]) -> Detection:
+    if scale == (1.0, 1.0):
+        return detection
+    sx, sy = scale
+    box, landmarks = detection.box, detection.landmarks
+    return Detection(
+        BoundingBox(box.x1 * sx, box.y1 * sy, box.x2 * sx, box.y2 * sy),
+        detection.confidence,
+        Landmarks(*((x * sx, y * sy) for x, y in landmarks)) if landmarks else None,
+    )
 
 
 def _turn_back(detection: Detection, view_wh: tuple[int, int], turn: Turn) -> Detection:
@@ -237,9 +315,8 @@ def _rank(
         return sorted(candidates, key=lambda candidate: candidate.upright.box.x1)
     if order == "quality":
         crops = Crops(view, tuple(candidate.seen for candidate in candidates)).cut(QUALITY_CROP)
-        view_wh = (view.shape[1], view.shape[0])
         scores = {
-            id(candidate): assess(candidate.seen, crop, view_wh, incomplete=incomplete).score
+            id(candidate): candidate.assess(crop, _wh(view), incomplete).score
             for candidate, crop in zip(candidates, crops, strict=True)
         }
         return sorted(candidates, key=lambda candidate: -scores[id(candidate)])
@@ -289,8 +366,11 @@ def _message(quality: Quality) -> Message | None:
     return None
 
 
-def _hint(best_rejected: Detection | None, threshold: float, image_wh: tuple[int, int]) -> Hint:
+def _hint(
+    best_rejected: Detection | None, scale: tuple[float, float], threshold: float, image_wh: tuple[int, int]
+) -> Hint:
     if best_rejected is None:
         return Hint(hint_message("no_face"))
     message = hint_message("almost_a_face", score=floor(best_rejected.confidence * 100) / 100, threshold=threshold)
-    return Hint(message, replace(best_rejected, box=best_rejected.box.clipped(image_wh)))
+    candidate = _scale(best_rejected, scale)
+    return Hint(message, replace(candidate, box=candidate.box.clipped(image_wh)))

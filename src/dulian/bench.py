@@ -55,7 +55,8 @@ def measure(
     opened = open_profile(find_profile(profile), store, engine=engine, threads=threads)
     pipeline = Pipeline(opened.new_analyzer, limits=ImageLimits())
     for name, data in pictures.items():
-        result, image = pipeline.analyze(data)
+        result, load = pipeline.analyze(data)
+        image = load()
         for _ in range(WARM_UP):
             pipeline.analyze(data)
         spent: dict[str, list[float]] = {stage: [] for stage in STAGES}

@@ -11,7 +11,7 @@ from typing import Any
 
 import cv2
 
-from dulian.analyzer import Analyzer, Confidence
+from dulian.analyzer import Analyzer, Confidence, Detail
 from dulian.calibration import Calibration
 from dulian.errors import UnknownNameError
 from dulian.faces import ModelInfo
@@ -24,7 +24,7 @@ from dulian.runtimes import Precision, Session, SessionFactory, Weights, find_ru
 from dulian.store import ModelStore
 
 # Raise it when decoding, fitting, cropping or quality change an answer: it is part of the digest.
-PREPROCESSING_VERSION = 1
+PREPROCESSING_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ class AnalyzerFactory:
                 retry=profile.retry_confidence,
                 sure=profile.sure_confidence,
             ),
+            detail=Detail(reduced_side=profile.reduced_side, face_px=profile.detail_px),
         )
 
 
@@ -134,7 +135,7 @@ def _load(store: ModelStore, row: ModelRow, weights_format: str, engine: str) ->
 
 _THRESHOLDS = (
     *("min_confidence", "sure_confidence", "retry_confidence", "doubt_confidence"),
-    *("nms_iou_threshold", "detection_side"),
+    *("nms_iou_threshold", "detection_side", "reduced_side", "detail_px"),
 )
 _FEEDING = ("colour_order", "mean", "scale", "crop", "age_output", "age_years", "gender_output", "gender_labels")
 

@@ -70,6 +70,39 @@ class DecodedImage:
     incomplete: bool = False
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """A file that was judged by its header and is not decoded yet."""
+
+    header: Header
+    limits: ImageLimits
+
+    @property
+    def wh(self) -> tuple[int, int]:
+        """Width and height of the upright picture, as the header states them."""
+        stored = self.header.width, self.header.height
+        return stored[::-1] if self.header.orientation >= 5 else stored
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """The factors by which it can be made smaller while it is decoded."""
+        return self.header.reductions
+
+    def decode(self, reduction: int = 1) -> DecodedImage:
+        """The pixels; as :func:`decode_image` says. A reduced picture has its sides divided and rounded up.
+
+        Raises:
+            ImageDecodeError: damage, or a coding that is not supported.
+            UnsupportedImageError: HEIC without its extra.
+        """
+        header = self.header
+        with _room_for(header.pixels // reduction**2):
+            stored = decode_pixels(header, self.limits.max_profile_pixels, reduction)
+            reduced = reduction if stored.shape[0] < header.height else 1
+            incomplete = header.scan is not None and holds_less_than_claimed(stored, header.scan, reduced)
+            return DecodedImage(turn_upright(stored, header.orientation), header.format, incomplete)
+
+
 def decode_image(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> DecodedImage:
     """Decode the first frame of a JPEG, PNG, WebP, BMP, GIF, TIFF, AVIF or, with the extra, HEIC.
 
@@ -88,16 +121,22 @@ def decode_image(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> Decode
         ImageTruncatedError: the file ends before its picture does.
         ImageDecodeError: any other damage, or a coding that is not supported.
     """
+    return open_picture(data, limits=limits).decode()
+
+
+def open_picture(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> Picture:
+    """The gate alone: judge a file by its size and header, decode nothing.
+
+    Raises:
+        InputError: as :func:`decode_image`.
+    """
     if len(data) > limits.max_bytes:
         raise InputTooLargeError(f"the file has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted")
     if not data:
         raise MalformedInputError("the file is empty")
     header = read_header(bytes(data), max_metadata_bytes=limits.max_metadata_bytes)
     _check_size(header, limits)
-    with _room_for(header.pixels):
-        stored = decode_pixels(header, limits.max_profile_pixels)
-        incomplete = header.scan is not None and holds_less_than_claimed(stored, header.scan)
-        return DecodedImage(turn_upright(stored, header.orientation), header.format, incomplete)
+    return Picture(header, limits)
 
 
 def _check_size(header: Header, limits: ImageLimits) -> None:

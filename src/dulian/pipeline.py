@@ -6,10 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
-from dulian.analyzer import DEFAULT_OPTIONS, AnalyzeOptions, Analyzer
+from dulian.analyzer import DEFAULT_OPTIONS, AnalyzeOptions, Analyzer, FullPicture
 from dulian.faces import AnalysisResult
-from dulian.image import DecodedImage, Image, ImageLimits, decode_image
+from dulian.image import Image, ImageLimits, open_picture
 
 
 class Pipeline:
@@ -23,18 +24,31 @@ class Pipeline:
         self._limits = limits
         self._local = threading.local()
 
-    def decode(self, data: bytes) -> DecodedImage:
-        """Bytes to an upright BGR picture, or an InputError (see :func:`dulian.image.decode_image`)."""
-        return decode_image(data, limits=self._limits)
+    def analyze(
+        self, data: bytes, options: AnalyzeOptions = DEFAULT_OPTIONS
+    ) -> tuple[AnalysisResult, Callable[[], Image]]:
+        """Decode and analyse; the full-size picture is there for those who want to draw on it.
 
-    def analyze(self, data: bytes, options: AnalyzeOptions = DEFAULT_OPTIONS) -> tuple[AnalysisResult, Image]:
-        """Decode and analyse; the picture comes along for those who want to draw on it."""
+        Raises:
+            InputError: The picture is refused (see :func:`dulian.image.decode_image`).
+        """
         started = time.perf_counter()
-        decoded = self.decode(data)
+        picture = open_picture(data, limits=self._limits)
+        analyzer = self.analyzer()
+        decoded = picture.decode(analyzer.reduction_for(picture.wh, picture.reductions))
+        full = cache(lambda: picture.decode().image)
         decode_ms = (time.perf_counter() - started) * 1000
-        result = self.analyze_image(decoded.image, options, incomplete=decoded.incomplete)
-        timings = replace(result.timings_ms, decode=decode_ms, total=result.timings_ms.total + decode_ms)
-        return replace(result, timings_ms=timings), decoded.image
+        if decoded.image.shape[1::-1] == picture.wh:
+            result, load = (
+                analyzer.analyze(decoded.image, options, incomplete=decoded.incomplete),
+                lambda: decoded.image,
+            )
+        else:
+            behind, load = FullPicture(picture.wh, full), full
+            result = analyzer.analyze(decoded.image, options, incomplete=decoded.incomplete, full=behind)
+        timings = result.timings_ms
+        timings = replace(timings, decode=timings.decode + decode_ms, total=timings.total + decode_ms)
+        return replace(result, timings_ms=timings), load
 
     def analyze_image(
         self, image: Image, options: AnalyzeOptions = DEFAULT_OPTIONS, *, incomplete: bool = False

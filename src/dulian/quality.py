@@ -32,13 +32,12 @@ MAX_GAIN = 4.0
 FULL_SIZE_PX = 112
 
 
-def assess(detection: Detection, crop: Image, image_wh: tuple[int, int], *, incomplete: bool) -> Quality:
-    """Judge one face by its unclipped detection and its :data:`QUALITY_CROP`."""
+def assess(detection: Detection, crop: Image, image_wh: tuple[int, int], *, size_px: int, incomplete: bool) -> Quality:
+    """Judge one face by its unclipped detection, its :data:`QUALITY_CROP` and the size it was photographed in."""
     gray = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
     brightness = float(gray.mean()) / 255
     sharpness = _sharpness(np.asarray(gray, np.uint8), brightness)
     pose = estimate_pose(detection.landmarks) if detection.landmarks else None
-    size_px = round(min(detection.box.width, detection.box.height))
     hidden = _hidden_share(detection.box, image_wh)
     checks = {
         "incomplete": incomplete,

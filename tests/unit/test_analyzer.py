@@ -4,12 +4,12 @@ import threading
 
 import numpy as np
 import pytest
-from tests.fakes import CALIBRATION, CONFIDENCE, FakeDetector, FakeEstimator, face_at
+from tests.fakes import CALIBRATION, CONFIDENCE, DETAIL, FakeDetector, FakeEstimator, face_at
 
-from dulian.analyzer import AnalyzeOptions, Analyzer
+from dulian.analyzer import AnalyzeOptions, Analyzer, FullPicture
 from dulian.errors import MalformedInputError
 from dulian.faces import Detection, ModelInfo
-from dulian.models import Detector
+from dulian.models import DetectionOutcome, Detector
 
 WIDTH, HEIGHT = 400, 300
 
@@ -21,6 +21,7 @@ def make_analyzer(detector: Detector, estimator: FakeEstimator | None = None) ->
         CALIBRATION,
         model=ModelInfo("fake", "none", "0"),
         confidence=CONFIDENCE,
+        detail=DETAIL,
     )
 
 
@@ -221,3 +222,94 @@ def test_thread_names_do_not_matter_for_a_fake() -> None:
     worker.start()
     worker.join()
     assert results == [make_analyzer(FakeDetector(RIGHT)).analyze(picture()).faces]
+
+
+# ── reduced pictures ─────────────────────────────────────────────────────────────────────────────
+
+
+class Loading:
+    """A full picture four times as large, that remembers whether it was asked for."""
+
+    def __init__(self, image: np.ndarray, scale: int = 4) -> None:
+        self.image = np.repeat(np.repeat(image, scale, axis=0), scale, axis=1)
+        self.loads = 0
+
+    def picture(self) -> FullPicture:
+        def load() -> np.ndarray:
+            self.loads += 1
+            return self.image
+
+        return FullPicture((self.image.shape[1], self.image.shape[0]), load)
+
+
+def test_large_faces_are_answered_from_the_reduced_picture() -> None:
+    image = picture(*COLOURED)
+    behind = Loading(image)
+    result = make_analyzer(FakeDetector(MIDDLE, RIGHT)).analyze(image, full=behind.picture())
+    assert behind.loads == 0
+    assert result.timings_ms.decode == 0
+    assert (result.image.width, result.image.height) == (4 * WIDTH, 4 * HEIGHT)
+    assert [tuple(face.box) for face in result.faces] == [
+        tuple(4 * edge for edge in found.box) for found in (MIDDLE, RIGHT)
+    ]
+    assert [face.quality.size_px for face in result.faces] == [400, 320]
+    assert result.faces[0].landmarks is not None
+    assert result.faces[0].landmarks.nose == (4 * 170, 4 * 110)
+
+
+def test_small_faces_are_answered_from_the_full_picture() -> None:
+    image = picture(*COLOURED)
+    small = face_at(300, 50, 50)
+    behind = Loading(picture((small, (0, 0, 255))))
+    result = make_analyzer(FakeDetector(MIDDLE, small)).analyze(image, full=behind.picture())
+    assert behind.loads == 1
+    assert result.timings_ms.decode > 0
+    ages = [face.age.value for face in result.faces if face.age]
+    assert ages == [50, 33]  # the plain grey of the full picture, and the red that only it shows
+    assert tuple(result.faces[1].box) == (1200, 200, 1400, 400)
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_a_turned_picture_is_loaded_turned(turn: int) -> None:
+    upright = picture((face_at(300, 50, 50), (0, 0, 255)))
+    stored = np.ascontiguousarray(np.rot90(upright, turn // 90))
+
+    class OnlyUpright(FakeDetector):
+        def detect(self, image: np.ndarray, *, min_confidence: float) -> DetectionOutcome:
+            same = image.shape == upright.shape and (image == upright).all()
+            return super().detect(image, min_confidence=min_confidence) if same else DetectionOutcome(())
+
+    behind = Loading(stored, scale=3)
+    result = make_analyzer(OnlyUpright(face_at(300, 50, 50))).analyze(stored, full=behind.picture())
+    assert behind.loads == 1
+    assert result.image.rotated == turn
+    (face,) = result.faces
+    assert face.age is not None
+    assert face.age.value == 33
+    x1, y1, x2, y2 = (round(edge) for edge in face.box)
+    assert (behind.image[y1:y2, x1:x2] == (0, 0, 255)).all()
+
+
+def test_a_rejected_candidate_is_told_in_pixels_of_the_full_picture() -> None:
+    image = picture()
+    result = make_analyzer(FakeDetector(face_at(100, 100, 50, 0.4))).analyze(image, full=Loading(image).picture())
+    assert result.hint is not None
+    assert result.hint.best_candidate is not None
+    assert tuple(result.hint.best_candidate.box) == (400, 400, 600, 600)
+
+
+@pytest.mark.parametrize(
+    ("wh", "available", "factor"),
+    [
+        ((1500, 1500), (1, 2, 4, 8), 1),
+        ((2000, 1500), (1, 2, 4, 8), 2),
+        ((4000, 3000), (1, 2, 4, 8), 4),
+        ((3000, 4000), (1, 2, 4, 8), 4),
+        ((8000, 5000), (1, 2, 4, 8), 8),
+        ((4000, 3000), (1,), 1),
+    ],
+)
+def test_pictures_are_reduced_as_far_as_detection_allows(
+    wh: tuple[int, int], available: tuple[int, ...], factor: int
+) -> None:
+    assert make_analyzer(FakeDetector()).reduction_for(wh, available) == factor

@@ -14,7 +14,7 @@ from tests.pictures import scene
 
 from dulian.errors import InferenceError
 from dulian.faces import BoundingBox
-from dulian.image import crop_rect, decode_image, encode_jpeg, pad_to, resize, to_tensor
+from dulian.image import crop_rect, decode_image, encode_jpeg, open_picture, pad_to, resize, to_tensor
 
 IMAGE = np.ascontiguousarray(scene()[..., ::-1])
 
@@ -180,3 +180,35 @@ def test_resizing_skips_no_pixel() -> None:
     checkers = ((np.indices((2400, 3200)).sum(axis=0) % 2) * 255).astype(np.uint8)
     resized = resize(np.repeat(checkers[..., None], 3, axis=2), (640, 480))
     assert np.abs(resized.astype(int) - 127).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("size", [(1000, 700), (1001, 701), (403, 1234)])
+@pytest.mark.parametrize("reduction", [1, 2, 4, 8])
+def test_reduced_decoding_shows_the_whole_picture_smaller(
+    size: tuple[int, int], orientation: int, reduction: int
+) -> None:
+    exif = PillowImage.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    PillowImage.fromarray(np.asarray(cv2.resize(IMAGE, size))[..., ::-1]).save(buffer, "JPEG", quality=95, exif=exif)
+    picture = open_picture(buffer.getvalue())
+    full, reduced = picture.decode().image, picture.decode(reduction).image
+    assert picture.wh == full.shape[1::-1]
+    assert reduced.shape[:2] == (-(-full.shape[0] // reduction), -(-full.shape[1] // reduction))
+    reference = cv2.resize(full, reduced.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(reduced.astype(int) - reference).mean() < 4
+
+
+def test_only_jpeg_can_be_reduced() -> None:
+    for suffix, reductions in ((".jpg", (1, 2, 4, 8)), (".png", (1,)), (".webp", (1,)), (".bmp", (1,))):
+        data = cv2.imencode(suffix, IMAGE)[1].tobytes()
+        assert open_picture(data).reductions == reductions
+
+
+def test_a_lying_header_is_seen_in_a_reduced_picture_too() -> None:
+    data = bytearray(cv2.imencode(".jpg", np.asarray(cv2.resize(IMAGE, (1600, 1200))))[1].tobytes())
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 2] = (2400).to_bytes(2, "big")
+    for reduction in (1, 2, 4, 8):
+        assert open_picture(bytes(data)).decode(reduction).incomplete

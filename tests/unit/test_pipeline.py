@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 import pytest
-from tests.fakes import CALIBRATION, CONFIDENCE, FakeDetector, FakeEstimator, face_at
+from tests.fakes import CALIBRATION, CONFIDENCE, DETAIL, FakeDetector, FakeEstimator, face_at
 
 from dulian.analyzer import AnalyzeOptions, Analyzer
 from dulian.errors import ImageTruncatedError
@@ -28,6 +28,7 @@ class Counting:
             CALIBRATION,
             model=ModelInfo("fake", "none", "0"),
             confidence=CONFIDENCE,
+            detail=DETAIL,
         )
 
 
@@ -37,7 +38,7 @@ def png(shade: int = 90) -> bytes:
 
 def test_decoding_counts_in_the_timings() -> None:
     result, image = Pipeline(Counting(), limits=ImageLimits()).analyze(png())
-    assert image.shape == (60, 80, 3)
+    assert image().shape == (60, 80, 3)
     assert result.timings_ms.decode > 0
     assert result.timings_ms.total > result.timings_ms.decode
 

@@ -6,7 +6,7 @@ import pytest
 from tests.fakes import face_at
 
 from dulian.crops import cut_face
-from dulian.faces import Detection, Landmarks
+from dulian.faces import Detection, Landmarks, Quality
 from dulian.messages import REASONS
 from dulian.quality import QUALITY_CROP, assess, estimate_pose
 
@@ -19,8 +19,13 @@ def scene(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(80, 150, (300, 400, 3), np.uint8)
 
 
+def judge(face: Detection, image: np.ndarray, *, incomplete: bool = False) -> Quality:
+    size_px = round(min(face.box.width, face.box.height))
+    return assess(face, cut_face(image, face, QUALITY_CROP), SIZE, size_px=size_px, incomplete=incomplete)
+
+
 def reasons(image: np.ndarray, face: Detection = FACE, *, incomplete: bool = False) -> tuple[str, ...]:
-    return assess(face, cut_face(image, face, QUALITY_CROP), SIZE, incomplete=incomplete).reasons
+    return judge(face, image, incomplete=incomplete).reasons
 
 
 def test_a_good_face_has_no_reasons() -> None:
@@ -48,10 +53,7 @@ def test_every_reason_has_words() -> None:
 
 def test_a_darker_picture_is_no_less_sharp() -> None:
     image = scene()
-    bright, dark = (
-        assess(FACE, cut_face(picture, FACE, QUALITY_CROP), SIZE, incomplete=False).sharpness
-        for picture in (image, (image * 0.5).astype(np.uint8))
-    )
+    bright, dark = (judge(FACE, picture).sharpness for picture in (image, (image * 0.5).astype(np.uint8)))
     assert dark == pytest.approx(bright, abs=0.05)
 
 
@@ -59,7 +61,7 @@ def test_scores_are_shares_and_fall_with_every_fault() -> None:
     image = scene()
 
     def score(face: Detection, picture: np.ndarray = image) -> float:
-        return assess(face, cut_face(picture, face, QUALITY_CROP), SIZE, incomplete=False).score
+        return judge(face, picture).score
 
     best = score(FACE)
     assert 0 < best <= 1

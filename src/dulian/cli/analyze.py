@@ -147,7 +147,7 @@ def _answers(
             return Answer(source, error)
         try:
             if copies is not None:
-                copies.write(source, image, result)
+                copies.write(source, image(), result)
         except DulianError as error:
             return Answer(source, result, copy_error=error)
         return Answer(source, result)

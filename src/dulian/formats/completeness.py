@@ -21,15 +21,16 @@ _WINDOW_BITS = 768
 _MIN_INTERVAL_BYTES = 24
 
 
-def holds_less_than_claimed(stored: NDArray[np.uint8], scan: JpegScan) -> bool:
+def holds_less_than_claimed(stored: NDArray[np.uint8], scan: JpegScan, reduction: int = 1) -> bool:
     """Judge by the decoded picture (H, W, 3), as it is stored, and its first scan.
 
-    A lying header whose true data ends in a flat area is not noticed, nor is one that adds less than a tenth.
+    ``reduction`` says by how much the picture was reduced while it was decoded. A lying header whose true data ends in
+    a flat area is not noticed, nor is one that adds less than a tenth.
     """
-    flat_rows = _flat_rows(stored)
+    flat_rows = _flat_rows(stored) * reduction
     # the row of blocks where the flat part begins is only partly flat, and smoothing reaches into the next
     units = (flat_rows // scan.mcu_height - 1) * scan.mcus_per_row
-    if flat_rows < stored.shape[0] * _MIN_FLAT_PART or units < _MIN_FLAT_UNITS:
+    if flat_rows < stored.shape[0] * reduction * _MIN_FLAT_PART or units < _MIN_FLAT_UNITS:
         return False
     return not _ends_in_a_pattern(scan.entropy, min(_WINDOW_BITS, units * scan.blocks_per_mcu))
 

@@ -66,6 +66,11 @@ class Header:
             return self.placement[3], self.placement[2]
         return self.height, self.width
 
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """The factors by which the decoder can make the picture smaller while it decodes, at less than full cost."""
+        return (1, 2, 4, 8) if self.decoder == "turbojpeg" else (1,)
+
     def picture_bytes(self) -> bytes:
         """The file that a decoder is given."""
         return b"".join(self.parts)

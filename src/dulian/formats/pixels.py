@@ -49,15 +49,18 @@ _PILLOW_ERRORS = (
 """What parsers written in Python may raise on damaged files; ``Warning`` where warnings are made errors."""
 
 
-def decode_pixels(header: Header, max_profile_pixels: int) -> BgrImage:
+def decode_pixels(header: Header, max_profile_pixels: int, reduction: int = 1) -> BgrImage:
     """The stored picture, not yet upright, as (H, W, 3) BGR; transparency is laid on white.
 
-    AVIF and HEIC alone come out upright, since their decoders turn them.
+    ``reduction`` is one of the header's; sides are then divided by it and rounded up, unless the decoder turns out not
+    to be able to. AVIF and HEIC alone come out upright, since their decoders turn them.
 
     Raises:
         ImageDecodeError: the decoder refused.
         UnsupportedImageError: HEIC without its extra.
     """
+    if reduction > 1:
+        return _decode_turbojpeg(header, max_profile_pixels, reduction)
     return _DECODERS[header.decoder](header, max_profile_pixels)
 
 
@@ -79,17 +82,19 @@ def turn_upright(image: BgrImage, orientation: int) -> BgrImage:
 # ── libjpeg-turbo ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _decode_turbojpeg(header: Header, max_profile_pixels: int) -> BgrImage:
+def _decode_turbojpeg(header: Header, max_profile_pixels: int, reduction: int = 1) -> BgrImage:
     """The same library as OpenCV's, without its copies: half the time and half the memory at 12 megapixels.
 
     What its interface refuses, such as rare sampling factors, OpenCV may still read.
     """
+    height, width = (-(-side // reduction) for side in header.frame_shape_hw)
+    least = {"min_height": height, "min_width": width, "min_factor": reduction} if reduction > 1 else {}
     try:
-        stored = simplejpeg.decode_jpeg(header.picture_bytes(), "BGR", strict=False)
+        stored = simplejpeg.decode_jpeg(header.picture_bytes(), "BGR", strict=False, **least)
     except ValueError:
         return _decode_opencv(header, max_profile_pixels)
     image = np.asarray(stored, np.uint8)
-    if image.shape[:2] != header.frame_shape_hw:
+    if image.shape[:2] != (height, width):
         raise ImageDecodeError("the JPEG decodes to another size than its header states")
     if header.pixels <= max_profile_pixels:
         _convert_bgr(image, header.profile)

@@ -139,7 +139,9 @@ class Profile:
     fixed input). ``min_confidence`` is the default threshold. A picture whose best face stays below
     ``sure_confidence`` is also looked at lying on its sides and upside down; faces found only then need
     ``retry_confidence``, because three more looks find three times as many ghosts. A face below
-    ``doubt_confidence`` is published with the reason ``low_confidence``.
+    ``doubt_confidence`` is published with the reason ``low_confidence``. A large JPEG is first decoded at
+    a reduced size of at least ``reduced_side`` along its longer side; if a face then has fewer than
+    ``detail_px`` along its shorter side, the picture is decoded in full for the crops.
     """
 
     name: str
@@ -153,6 +155,8 @@ class Profile:
     doubt_confidence: float
     nms_iou_threshold: float
     detection_side: int | None = None
+    reduced_side: int = 640
+    detail_px: int = 112
 
     @property
     def rows(self) -> tuple[ModelRow, ...]:
@@ -465,6 +469,7 @@ PROFILES: dict[str, Profile] = {
         retry_confidence=0.9,
         doubt_confidence=0.75,
         nms_iou_threshold=0.45,
+        detail_px=227,
     ),
 }
 
