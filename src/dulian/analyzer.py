@@ -49,6 +49,8 @@ RETRY_TURNS: tuple[Turn, ...] = (90, 270, 180)
 TURN_MARGIN = 0.04
 # Below this size a full decode costs less than the risk of doing it twice.
 REDUCED_FROM_PIXELS = 3_000_000
+WARM_UP_SHAPE = (480, 640, 3)
+WARM_UP_BATCHES = (1, 8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +129,20 @@ class Analyzer:
         self._model = model
         self._confidence = confidence
         self._detail = detail
+
+    def warm_up(self) -> None:
+        """Run every network on blank input, alone and in a full batch, so that the first picture is not the slowest.
+
+        Each network is fed through its own preprocessing, with its own mean.
+        """
+        blank = np.zeros(WARM_UP_SHAPE, np.uint8)
+        self._detector.detect(blank, min_confidence=self._confidence.minimum)
+        somebody = Detection(BoundingBox(100, 100, 300, 300), 1.0)
+        for count in WARM_UP_BATCHES:
+            crops = Crops(blank, (somebody,) * count)
+            crops.cut(QUALITY_CROP)
+            for estimator in self._estimators:
+                estimator.estimate(crops.cut(estimator.crop))
 
     def reduction_for(self, image_wh: tuple[int, int], available: Sequence[int]) -> int:
         """By how much a picture of that size may be reduced before it is analysed; 1 when that gains nothing."""

@@ -86,7 +86,7 @@ def load_analyzer(
     chosen = limits or ImageLimits()
     store = ModelStore(model_dir=Path(model_dir).expanduser() if model_dir else None, offline=offline)
     factory = open_profile(find_profile(profile), store, engine=engine, threads=threads)
-    pipeline = Pipeline(factory.new_analyzer, limits=chosen)
+    pipeline = Pipeline(factory.new_analyzer, limits=chosen, warm=True)
     pipeline.analyzer()
     return FaceAnalyzer(pipeline, chosen)
 

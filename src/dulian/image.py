@@ -285,8 +285,9 @@ def to_tensor(
     scales = np.broadcast_to(np.asarray(scale, dtype=np.float32), 3)
     tensor = np.empty((len(images), 3, shape[0], shape[1]), np.float32)
     for index, image in enumerate(images):
+        planes = cv2.split(image)  # whole planes are read twice as fast as every third byte
         for channel in range(3):
-            plane = image[..., channel if colour_order == "bgr" else 2 - channel]
+            plane = planes[channel if colour_order == "bgr" else 2 - channel]
             np.subtract(plane, means[channel], out=tensor[index, channel])
             tensor[index, channel] *= scales[channel]
     return tensor

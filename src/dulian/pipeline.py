@@ -16,11 +16,13 @@ from dulian.image import Image, ImageLimits, open_picture
 class Pipeline:
     """Decoding limits round an analyzer per thread; safe to call from any thread.
 
-    ``new_analyzer`` is called once in every thread that analyses something.
+    ``new_analyzer`` is called once in every thread that analyses something; ``warm`` has it run on blank
+    pictures first, for callers who would rather wait at the start than at the first picture.
     """
 
-    def __init__(self, new_analyzer: Callable[[], Analyzer], *, limits: ImageLimits) -> None:
+    def __init__(self, new_analyzer: Callable[[], Analyzer], *, limits: ImageLimits, warm: bool = False) -> None:
         self._new_analyzer = new_analyzer
+        self._warm = warm
         self._limits = limits
         self._local = threading.local()
 
@@ -60,5 +62,8 @@ class Pipeline:
         """The calling thread's analyzer, made on first use."""
         analyzer: Analyzer | None = getattr(self._local, "analyzer", None)
         if analyzer is None:
-            analyzer = self._local.analyzer = self._new_analyzer()
+            analyzer = self._new_analyzer()
+            if self._warm:
+                analyzer.warm_up()
+            self._local.analyzer = analyzer
         return analyzer

@@ -55,6 +55,22 @@ def test_every_thread_gets_an_analyzer_of_its_own_and_keeps_it() -> None:
     assert counting.made == 2
 
 
+def test_warming_up_happens_before_the_first_picture_of_each_thread() -> None:
+    estimators: list[FakeEstimator] = []
+
+    class Remembering(Counting):
+        def __call__(self) -> Analyzer:
+            analyzer = super().__call__()
+            estimators.append(analyzer._estimators[0])  # type: ignore[arg-type]
+            return analyzer
+
+    for warm, calls in ((False, 0), (True, 2)):
+        pipeline = Pipeline(Remembering(), limits=ImageLimits(), warm=warm)
+        pipeline.analyzer()
+        pipeline.analyzer()
+        assert estimators[-1].calls == calls
+
+
 def test_a_bad_picture_makes_no_analyzer() -> None:
     counting = Counting()
     with pytest.raises(ImageTruncatedError):
