@@ -16,8 +16,7 @@ from dulian.models.catalog import ModelRow
 from dulian.runtimes import Session, Tensor
 
 FACE_CLASS = 1
-# deploy.prototxt: confidence_threshold and top_k of its DetectionOutput layer.
-CANDIDATE_FLOOR = 0.01
+# deploy.prototxt: top_k of its DetectionOutput layer.
 MAX_CANDIDATES = 400
 HINT_FLOOR = 0.1
 
@@ -43,23 +42,23 @@ class Res10Ssd:
             scale=self._row.scale,
         )
         boxes, scores = self._postprocess(self._session.run(tensor))
-        detections = [
-            Detection(BoundingBox(*fit.undo(box.reshape(2, 2)).ravel().tolist()), float(score))
-            for box, score in zip(boxes * np.array(self._input_wh * 2, np.float32), scores, strict=True)
-        ]
-        accepted = tuple(detection for detection in detections if detection.confidence >= min_confidence)
-        almost = [detection for detection in detections[:1] if detection.confidence >= HINT_FLOOR]
-        return DetectionOutcome(accepted, None if accepted else next(iter(almost), None))
+        accepted = np.flatnonzero(scores >= min_confidence)
+        if accepted.size == 0:
+            best = int(scores.argmax()) if scores.size and scores.max() >= HINT_FLOOR else None
+            return DetectionOutcome((), None if best is None else self._to_detection(boxes[best], scores[best], fit))
+        # What lies below the threshold suppresses nothing above it, so it need not be looked at.
+        accepted = accepted[np.argsort(-scores[accepted], kind="stable")][:MAX_CANDIDATES]
+        kept = accepted[nms(boxes[accepted], scores[accepted], self._nms_iou_threshold)]
+        return DetectionOutcome(tuple(self._to_detection(boxes[i], scores[i], fit) for i in kept.tolist()))
+
+    def _to_detection(self, box: FloatArray, score: np.float32, fit: Fit) -> Detection:
+        corners = box.reshape(2, 2) * np.array(self._input_wh, np.float32)
+        return Detection(BoundingBox(*fit.undo(corners).ravel().tolist()), float(score))
 
     def _postprocess(self, outputs: dict[str, Tensor]) -> tuple[FloatArray, FloatArray]:
-        """Relative boxes ``(N, 4)`` and scores ``(N,)``, suppressed, best first."""
+        """Relative boxes ``(N, 4)`` and scores ``(N,)``; OpenCV's own run has suppressed some already."""
         if "detection_out" in outputs:
             rows = outputs["detection_out"].reshape(-1, 7)
-            rows = rows[(rows[:, 1] == FACE_CLASS) & (rows[:, 2] > CANDIDATE_FLOOR)]
+            rows = rows[rows[:, 1] == FACE_CLASS]
             return rows[:, 3:7], rows[:, 2]
-        boxes, scores = outputs["boxes"][0], outputs["scores"][0, :, FACE_CLASS]
-        candidates = np.flatnonzero(scores > CANDIDATE_FLOOR)
-        candidates = candidates[np.argsort(-scores[candidates], kind="stable")][:MAX_CANDIDATES]
-        boxes, scores = boxes[candidates], scores[candidates]
-        kept = nms(boxes, scores, self._nms_iou_threshold)
-        return boxes[kept], scores[kept]
+        return outputs["boxes"][0], outputs["scores"][0, :, FACE_CLASS]
