@@ -10,6 +10,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 
 import cv2
 import numpy as np
@@ -25,6 +26,10 @@ BgrImage = NDArray[np.uint8]
 
 _NEAR_SRGB = 3.0
 """Mean 8-bit difference over the colour cube: plain gamma 2.2 is 1.9 from sRGB, Adobe RGB 11.5, Display P3 11.9."""
+
+_KNOWN_SRGB: set[bytes] = set()
+"""Hashes of profiles that were found near sRGB; a verdict, so that threads may share it, and bounded."""
+_MAX_KNOWN = 256
 
 _STRIP_ROWS = 256
 _SPACES = {"RGB": "RGB", "CMYK": "CMYK"}
@@ -251,7 +256,7 @@ def _srgb_transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransf
     That is: no profile, one that does not parse or is of another colour space than the picture (a grey one, say), or
     one as near to sRGB as makes no difference.
     """
-    if profile is None or mode not in _SPACES:
+    if profile is None or mode not in _SPACES or (mode == "RGB" and _is_known_srgb(profile)):
         return None
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -261,8 +266,15 @@ def _srgb_transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransf
     except (OSError, ValueError, TypeError, ImageCms.PyCMSError):
         return None
     if mode == "RGB" and _distance(transform) < _NEAR_SRGB:
+        if len(_KNOWN_SRGB) < _MAX_KNOWN:
+            _KNOWN_SRGB.add(sha256(profile).digest())
         return None
     return transform
+
+
+def _is_known_srgb(profile: bytes) -> bool:
+    """Whether a profile was compared with sRGB before: most cameras write one of a few, and comparing takes 3 ms."""
+    return sha256(profile).digest() in _KNOWN_SRGB
 
 
 def _convert_bgr(image: BgrImage, profile: bytes | None) -> None:
@@ -271,8 +283,8 @@ def _convert_bgr(image: BgrImage, profile: bytes | None) -> None:
     if transform is None:
         return
     for rows in _strips(image.shape[0]):
-        strip = Image.fromarray(np.ascontiguousarray(image[rows, :, ::-1]))
-        image[rows] = np.asarray(transform.apply(strip))[..., ::-1]
+        strip = Image.fromarray(cv2.cvtColor(image[rows], cv2.COLOR_BGR2RGB))
+        cv2.cvtColor(np.asarray(transform.apply(strip)), cv2.COLOR_RGB2BGR, dst=image[rows])
 
 
 def _distance(transform: ImageCms.ImageCmsTransform) -> float:
