@@ -19,6 +19,15 @@ def effective_cores() -> int:
     return max(1, allowed if quota is None else min(allowed, int(quota)))
 
 
+def share_cores(pictures: int, cores: int) -> tuple[int, int]:
+    """Workers and threads of each for that many pictures: one gets all cores, many get one core each.
+
+    Workers times threads is never more than ``cores``.
+    """
+    workers = max(1, min(pictures, cores))
+    return workers, max(1, cores // workers)
+
+
 def allowed_cores() -> int:
     """Cores that the CPU affinity of this process names."""
     try:

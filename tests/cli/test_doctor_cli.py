@@ -27,7 +27,8 @@ def doctor(*arguments: str, **environment: str) -> str:
 
 def test_what_it_says_is_what_will_be_done(tmp_path: Path) -> None:
     text = doctor(XDG_CACHE_HOME=str(tmp_path), DULIAN_MODEL_DIR=str(tmp_path))
-    assert f"{effective_cores()} workers × 1 core" in text
+    assert f"workers: 1, threads of each: {effective_cores()}" in text
+    assert f"workers: {effective_cores()}, threads of each: 1" in text
     assert "missing: face_detection_yunet_2023mar_symbolic.onnx" in text
 
 

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dulian import machine
 
@@ -46,6 +48,14 @@ def test_effective_cores_obey_affinity_and_quota(monkeypatch: pytest.MonkeyPatch
     assert machine.effective_cores() == 2
     monkeypatch.setattr(machine, "cgroup_cpu_quota", lambda: 0.5)
     assert machine.effective_cores() == 1
+
+
+@given(st.integers(1, 10_000), st.integers(1, 256))
+def test_workers_and_threads_never_exceed_the_cores(pictures: int, cores: int) -> None:
+    workers, threads = machine.share_cores(pictures, cores)
+    assert 1 <= workers * threads <= cores
+    assert workers <= pictures
+    assert (workers, threads) == (1, cores) if pictures == 1 else threads == max(1, cores // min(pictures, cores))
 
 
 def test_instruction_sets_are_named() -> None:

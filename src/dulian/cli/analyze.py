@@ -112,15 +112,14 @@ def _open(settings: Any, limits: ImageLimits, pictures: int) -> tuple[Pipeline, 
     """The pipeline, and how many threads shall use it: one picture gets all cores, many get one core each."""
     from dulian.cli.models import make_store
     from dulian.factory import open_profile
-    from dulian.machine import effective_cores
+    from dulian.machine import effective_cores, share_cores
     from dulian.models.catalog import find_profile
     from dulian.pipeline import Pipeline
 
-    cores = effective_cores()
-    workers = min(pictures, cores)
+    workers, threads = share_cores(pictures, effective_cores())
     store = make_store(settings.model_dir, offline=settings.offline)
     factory = open_profile(
-        find_profile(settings.profile), store, engine=settings.engine, threads=cores // workers, workers=workers
+        find_profile(settings.profile), store, engine=settings.engine, threads=threads, workers=workers
     )
     return Pipeline(factory.new_analyzer, limits=limits), workers
 

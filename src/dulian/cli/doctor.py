@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dulian.machine import share_cores
 from dulian.sources import printable
 
 if TYPE_CHECKING:
@@ -52,13 +53,14 @@ def _lines(found: Examination) -> list[tuple[str, str]]:
         *((f"profile {name}", state) for name, state in found.profiles.items()),
         ("models", found.model_folder),
         ("Chinese labels", found.chinese_font or "no CJK font found; labels on pictures will be English"),
-        ("one picture", f"1 worker × {_cores(found.cores_used)}"),
-        ("many pictures", f"{found.cores_used} workers × 1 core"),
+        ("one picture", _plan(1, found.cores_used)),
+        ("many pictures", _plan(1000, found.cores_used)),
     ]
 
 
-def _cores(count: int) -> str:
-    return f"{count} core{'s' if count > 1 else ''}"
+def _plan(pictures: int, cores: int) -> str:
+    workers, threads = share_cores(pictures, cores)
+    return f"workers: {workers}, threads of each: {threads}"
 
 
 def _gigabytes(count: int | None) -> str:
