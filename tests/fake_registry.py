@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dulian.models import catalog
-from dulian.models.catalog import ModelRow, Package, Profile, Recipe, Source, WeightsFile
+from dulian.models.rows import ModelRow, Package, Profile, Recipe, Source, WeightsFile
 
 _DRIVER = """
 import pickle, sys

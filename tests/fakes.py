@@ -11,7 +11,7 @@ from dulian.calibration import Calibration
 from dulian.faces import BoundingBox, Detection, Landmarks
 from dulian.image import Image
 from dulian.models import AgeScores, AttributeScores, DetectionOutcome
-from dulian.models.catalog import SquareCrop
+from dulian.models.rows import SquareCrop
 from dulian.runtimes import Session, Tensor
 
 CALIBRATION = Calibration(

@@ -22,7 +22,8 @@ from dulian.crops import Crops
 from dulian.faces import Detection
 from dulian.factory import make_detector, make_estimator, open_profile
 from dulian.image import decode_image
-from dulian.models.catalog import PROFILES, Profile
+from dulian.models.catalog import PROFILES
+from dulian.models.rows import Profile
 from dulian.store import ModelStore
 
 TABLES = Path(__file__).parent.parent / "src" / "dulian" / "data" / "calibration"

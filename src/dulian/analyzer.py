@@ -86,7 +86,7 @@ DEFAULT_OPTIONS = AnalyzeOptions()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confidence:
-    """A profile's detection thresholds, each explained at :class:`dulian.models.catalog.Profile`."""
+    """A profile's detection thresholds, each explained at :class:`dulian.models.rows.Profile`."""
 
     minimum: float
     doubt: float

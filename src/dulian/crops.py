@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dulian.faces import Detection
 from dulian.geometry import aligned_template, similarity_transform, square_around
 from dulian.image import Image, crop_rect, resize
-from dulian.models.catalog import AlignedCrop, CropSpec, SquareCrop
+from dulian.models.rows import AlignedCrop, CropSpec, SquareCrop
 
 
 class Crops:

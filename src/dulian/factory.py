@@ -16,9 +16,9 @@ from dulian.calibration import Calibration
 from dulian.errors import UnknownNameError
 from dulian.faces import ModelInfo
 from dulian.models import AttributeEstimator, Detector
-from dulian.models.catalog import ModelRow, Profile
 from dulian.models.classifier import Classifier
 from dulian.models.res10_ssd import Res10Ssd
+from dulian.models.rows import ModelRow, Profile
 from dulian.models.yunet import YuNet
 from dulian.runtimes import Precision, Session, SessionFactory, Weights, find_runtime, load_runtime
 from dulian.store import ModelStore

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dulian.faces import BoundingBox, Detection, Landmarks, Pose, Quality
 from dulian.image import Image
-from dulian.models.catalog import SquareCrop
+from dulian.models.rows import SquareCrop
 
 QUALITY_CROP = SquareCrop(margin=0.0, side=112)
 

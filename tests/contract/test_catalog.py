@@ -11,18 +11,9 @@ from tests.fakes import FakeSession
 
 from dulian.errors import UnknownNameError
 from dulian.factory import check_profile, load_calibration, make_detector, make_estimator
-from dulian.models.catalog import (
-    DLIB_AGE,
-    PROFILES,
-    SAMPLES,
-    ModelRow,
-    Package,
-    SquareCrop,
-    WeightsFile,
-    all_rows,
-    find_profile,
-)
+from dulian.models.catalog import DLIB_AGE, PROFILES, SAMPLES, all_rows, find_profile
 from dulian.models.classifier import Classifier
+from dulian.models.rows import ModelRow, Package, SquareCrop, WeightsFile
 from dulian.runtimes import find_runtime, load_runtime
 from dulian.store import ModelStore
 

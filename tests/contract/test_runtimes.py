@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from dulian.errors import MissingDependencyError, SharedSessionError, UnknownNameError, WeightsError
-from dulian.models.catalog import ModelRow, all_rows
+from dulian.models.catalog import all_rows
+from dulian.models.rows import ModelRow
 from dulian.runtimes import RUNTIMES, Session, SessionFactory, Tensor, Weights, find_runtime, load_runtime
 from dulian.store import ModelStore
 

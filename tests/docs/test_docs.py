@@ -23,7 +23,8 @@ from dulian.errors import DulianError
 from dulian.image import ImageLimits
 from dulian.messages import HINTS, REASONS
 from dulian.models import catalog
-from dulian.models.catalog import PROFILES, SAMPLES, ModelRow, all_rows
+from dulian.models.catalog import PROFILES, SAMPLES, all_rows
+from dulian.models.rows import ModelRow
 from dulian.settings import OPENCV_WALL, Settings
 from dulian.store.model_store import SYSTEM_DIRS
 

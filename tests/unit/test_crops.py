@@ -7,7 +7,7 @@ from tests.fakes import face_at
 from dulian.crops import Crops, align, cut_face
 from dulian.faces import BoundingBox, Detection
 from dulian.geometry import aligned_template, similarity_transform
-from dulian.models.catalog import AlignedCrop, SquareCrop
+from dulian.models.rows import AlignedCrop, SquareCrop
 
 ALIGNED = AlignedCrop(eye_distance=0.3754, eye_height=0.28, side=64, fallback_margin=-0.05)
 

@@ -7,9 +7,10 @@ import pytest
 from tests.fakes import FakeSession
 
 from dulian.errors import InferenceError
-from dulian.models.catalog import DLIB_GENDER, RES10_SSD, YUNET, ModelRow, all_rows
+from dulian.models.catalog import DLIB_GENDER, RES10_SSD, YUNET, all_rows
 from dulian.models.classifier import MAX_BATCH, Classifier
 from dulian.models.res10_ssd import Res10Ssd
+from dulian.models.rows import ModelRow
 from dulian.models.yunet import STRIDES, YuNet
 from dulian.runtimes import Tensor
 

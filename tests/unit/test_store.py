@@ -11,7 +11,7 @@ from tests.fake_registry import FakeRegistry, blob, model_row, sha256, weights_f
 
 from dulian.errors import BackendError, WeightsError
 from dulian.models import catalog
-from dulian.models.catalog import ModelRow
+from dulian.models.rows import ModelRow
 from dulian.store import ModelStore
 
 

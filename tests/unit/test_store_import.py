@@ -11,7 +11,7 @@ from tests.fake_registry import FakeRegistry, blob, model_row, sha256, weights_f
 
 from dulian.errors import InputNotFoundError, MalformedInputError, WeightsError
 from dulian.models import catalog
-from dulian.models.catalog import ModelRow, Source
+from dulian.models.rows import ModelRow, Source
 from dulian.store import ModelStore
 from dulian.store.installer import read_offers
 

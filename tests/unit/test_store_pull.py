@@ -24,7 +24,7 @@ from tests.fake_registry import FakeRegistry, blob, leftovers, model_row, packag
 
 from dulian.errors import MissingDependencyError, WeightsError
 from dulian.models import catalog
-from dulian.models.catalog import ModelRow, Package, Source
+from dulian.models.rows import ModelRow, Package, Source
 from dulian.store import ModelStore
 
 CLOSED_PORT = "http://127.0.0.1:9/simple"

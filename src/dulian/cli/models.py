@@ -15,7 +15,8 @@ from dulian.cli import interruptible
 from dulian.cli.console import print_table
 from dulian.errors import InputNotFoundError, MalformedInputError, WeightsError
 from dulian.models import catalog
-from dulian.models.catalog import DEFAULT_PROFILE, ModelRow
+from dulian.models.catalog import DEFAULT_PROFILE
+from dulian.models.rows import ModelRow
 from dulian.sources import printable
 
 if TYPE_CHECKING:

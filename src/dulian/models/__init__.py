@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from dulian.faces import Attribute, Detection
-from dulian.models.catalog import CropSpec
+from dulian.models.rows import CropSpec
 
 if TYPE_CHECKING:  # the catalog lives in this package and must be readable before OpenCV is loaded
     import numpy as np

@@ -10,7 +10,7 @@ from dulian.errors import InferenceError
 from dulian.faces import Attribute
 from dulian.image import Image, to_tensor
 from dulian.models import AgeScores, AttributeScores
-from dulian.models.catalog import CropSpec, ModelRow
+from dulian.models.rows import CropSpec, ModelRow
 from dulian.runtimes import Session, Tensor
 
 # Crowds are cut into batches, so that memory does not grow with the number of faces.

@@ -12,7 +12,7 @@ from dulian.faces import BoundingBox, Detection
 from dulian.geometry import Fit, FloatArray, nms
 from dulian.image import Image, resize, to_tensor
 from dulian.models import DetectionOutcome
-from dulian.models.catalog import ModelRow
+from dulian.models.rows import ModelRow
 from dulian.runtimes import Session, Tensor
 
 FACE_CLASS = 1

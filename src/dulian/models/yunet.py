@@ -12,7 +12,7 @@ from dulian.faces import BoundingBox, Detection, Landmarks
 from dulian.geometry import Fit, FloatArray, nms
 from dulian.image import Image, pad_to, resize, to_tensor
 from dulian.models import DetectionOutcome
-from dulian.models.catalog import ModelRow
+from dulian.models.rows import ModelRow
 from dulian.runtimes import Session, Tensor
 
 STRIDES = (8, 16, 32)

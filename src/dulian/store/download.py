@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dulian.errors import MissingDependencyError, WeightsError
-from dulian.models.catalog import Package
+from dulian.models.rows import Package
 
 _POLL_S = 0.1
 _GRACE_S = 5.0

@@ -15,7 +15,7 @@ from typing import Literal
 
 from dulian.errors import InputNotFoundError, MalformedInputError, WeightsError
 from dulian.models import catalog
-from dulian.models.catalog import ModelRow, Package, Source, WeightsFile
+from dulian.models.rows import ModelRow, Package, Source, WeightsFile
 from dulian.store.directories import Damaged, Directories, Found
 from dulian.store.files import open_regular, read_regular, shown, write_atomically
 from dulian.store.originals import (

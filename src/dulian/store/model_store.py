@@ -14,7 +14,7 @@ import platformdirs
 
 from dulian.errors import BackendError, WeightsError
 from dulian.models import catalog
-from dulian.models.catalog import ModelRow, Package, WeightsFile
+from dulian.models.rows import ModelRow, Package, WeightsFile
 from dulian.runtimes import Weights
 from dulian.store.directories import Damaged, Directories, FileState
 from dulian.store.download import Progress, no_progress

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from dulian.errors import ConversionError, WeightsError
 from dulian.models import catalog
-from dulian.models.catalog import ModelRow, WeightsFile
+from dulian.models.rows import ModelRow, WeightsFile
 from dulian.store.files import sha256_hex
 
 MAX_WEIGHTS_BYTES = 256 << 20
