@@ -21,6 +21,7 @@ from dulian.messages import Language
 from dulian.models.catalog import DEFAULT_PROFILE, find_profile
 from dulian.pipeline import Pipeline
 from dulian.render import annotate as draw
+from dulian.runtimes import Precision
 from dulian.sources import read_file
 from dulian.store import ModelStore
 
@@ -73,19 +74,21 @@ def load_analyzer(
     model_dir: str | os.PathLike[str] | None = None,
     offline: bool = False,
     threads: int = 1,
+    precision: Precision = "f32",
     limits: ImageLimits | None = None,
 ) -> FaceAnalyzer:
     """Open a profile; the first use of a profile fetches its models unless ``offline``.
 
     ``threads`` is what one picture may use. For throughput call :meth:`FaceAnalyzer.analyze` from
-    several threads instead, each with one.
+    several threads instead, each with one. ``precision`` bf16 is for engine openvino on processors that have
+    it: faster, and answers move a little (docs/decisions.md, "bf16").
 
     Raises:
         BackendError: Unknown profile or engine, missing library, missing or damaged weights.
     """
     chosen = limits or ImageLimits()
     store = ModelStore(model_dir=Path(model_dir).expanduser() if model_dir else None, offline=offline)
-    factory = open_profile(find_profile(profile), store, engine=engine, threads=threads)
+    factory = open_profile(find_profile(profile), store, engine=engine, threads=threads, precision=precision)
     pipeline = Pipeline(factory.new_analyzer, limits=chosen, warm=True)
     pipeline.analyzer()
     return FaceAnalyzer(pipeline, chosen)

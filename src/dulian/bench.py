@@ -20,7 +20,7 @@ from dulian.image import ImageLimits, decode_image, encode_jpeg
 from dulian.models.catalog import find_profile
 from dulian.pipeline import Pipeline
 from dulian.render import annotate
-from dulian.runtimes import find_runtime
+from dulian.runtimes import Precision
 from dulian.store import ModelStore
 
 STAGES = ("decode", "detect", "attributes", "whole", "draw", "encode")
@@ -49,10 +49,17 @@ class Timing:
 
 
 def measure(
-    store: ModelStore, pictures: Mapping[str, bytes], *, profile: str, engine: str, threads: int, runs: int
+    store: ModelStore,
+    pictures: Mapping[str, bytes],
+    *,
+    profile: str,
+    engine: str,
+    threads: int,
+    runs: int,
+    precision: Precision = "f32",
 ) -> Iterator[Timing]:
     """Time every stage of one configuration on every picture, after a warm-up."""
-    opened = open_profile(find_profile(profile), store, engine=engine, threads=threads)
+    opened = open_profile(find_profile(profile), store, engine=engine, threads=threads, precision=precision)
     pipeline = Pipeline(opened.new_analyzer, limits=ImageLimits())
     for name, data in pictures.items():
         result, load = pipeline.analyze(data)
@@ -76,7 +83,7 @@ def measure(
             p10, median, p90 = np.percentile(values, (10, 50, 90)).tolist()
             yield Timing(
                 profile=profile,
-                engine=find_runtime(engine)[0],
+                engine=opened.model.engine if precision == "f32" else f"{opened.model.engine} {precision}",
                 threads=threads,
                 picture=name,
                 faces=len(result.faces) + result.skipped,

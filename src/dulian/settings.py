@@ -20,6 +20,7 @@ class Settings(BaseSettings):
     engine: str = "auto"
     model_dir: Path | None = None
     offline: bool = False
+    precision: Literal["f32", "bf16"] = "f32"
     language: Literal["en", "zh", "auto"] = "auto"
 
 

@@ -118,6 +118,20 @@ def test_profiles_and_engines(dulian, album: Path, profile: str, engine: str) ->
     assert len(line["faces"]) == 1
 
 
+def test_bf16_is_for_openvino(dulian, album: Path) -> None:  # type: ignore[no-untyped-def]
+    picture = album / "astronaut.png"
+    plain, coarse = (
+        dulian(picture, "--json", "--engine", "openvino", "--precision", precision).lines[0]
+        for precision in ("f32", "bf16")
+    )
+    assert plain["model"]["digest"] != coarse["model"]["digest"]
+    assert abs(plain["faces"][0]["age"]["value"] - coarse["faces"][0]["age"]["value"]) < 3
+    refused = dulian(picture, "--engine", "onnxruntime", "--precision", "bf16")
+    assert refused.code == 3
+    assert "use engine 'openvino'" in refused.err
+    assert dulian(picture, "--precision", "int8").code == 2
+
+
 def test_copies_are_written_below_the_output_folder_only(  # type: ignore[no-untyped-def]
     dulian, album: Path, tmp_path: Path
 ) -> None:

@@ -42,6 +42,9 @@ def analyze(
     ] = None,
     profile: Annotated[str | None, typer.Option(help="standard or classic.")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, onnxruntime, openvino, opencv, opencv-caffe.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="f32, or bf16 with engine openvino: faster, answers move a little.")
+    ] = None,
     max_faces: Annotated[int, typer.Option(min=1, max=50, help="Faces per picture, at most.")] = 50,
     min_confidence: Annotated[
         float | None, typer.Option(min=0.01, max=1.0, help="Detection threshold; the profile's own if not given.")
@@ -63,7 +66,7 @@ def analyze(
     from dulian.image import ImageLimits
     from dulian.settings import choose_language
 
-    settings = _settings(profile, engine, model_dir, offline, language)
+    settings = _settings(profile, engine, precision, model_dir, offline, language)
     options = AnalyzeOptions(
         max_faces=max_faces,
         min_confidence=min_confidence,
@@ -87,13 +90,24 @@ def analyze(
 
 
 def _settings(
-    profile: str | None, engine: str | None, model_dir: Path | None, offline: bool, language: str | None
+    profile: str | None,
+    engine: str | None,
+    precision: str | None,
+    model_dir: Path | None,
+    offline: bool,
+    language: str | None,
 ) -> Any:
     from pydantic import ValidationError
 
     from dulian.settings import Settings
 
-    given = {"profile": profile, "engine": engine, "model_dir": model_dir, "language": language}
+    given = {
+        "profile": profile,
+        "engine": engine,
+        "precision": precision,
+        "model_dir": model_dir,
+        "language": language,
+    }
     overrides: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if offline:
         overrides["offline"] = True
@@ -119,7 +133,12 @@ def _open(settings: Any, limits: ImageLimits, pictures: int) -> tuple[Pipeline, 
     workers, threads = share_cores(pictures, effective_cores())
     store = make_store(settings.model_dir, offline=settings.offline)
     factory = open_profile(
-        find_profile(settings.profile), store, engine=settings.engine, threads=threads, workers=workers
+        find_profile(settings.profile),
+        store,
+        engine=settings.engine,
+        threads=threads,
+        workers=workers,
+        precision=settings.precision,
     )
     return Pipeline(factory.new_analyzer, limits=limits), workers
 
