@@ -196,7 +196,7 @@ class AnalysisResult:
         return self.skipped > 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The plain form of the wire contract."""
+        """The plain form of the wire contract; floats are rounded there, so it is what compares equal after a trip."""
         from dulian.serialize import to_dict
 
         return to_dict(self)

@@ -96,7 +96,8 @@ class Picture:
             UnsupportedImageError: HEIC without its extra.
         """
         header = self.header
-        with _room_for(header.pixels // reduction**2):
+        # A heavy coding is held in full while it is decoded, however small it comes out.
+        with _room_for(header.pixels if header.heavy else header.pixels // reduction**2):
             stored = decode_pixels(header, self.limits.max_profile_pixels, reduction)
             reduced = reduction if stored.shape[0] < header.height else 1
             incomplete = header.scan is not None and holds_less_than_claimed(stored, header.scan, reduced)

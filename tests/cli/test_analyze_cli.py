@@ -237,6 +237,15 @@ def test_names_of_every_kind(dulian, album: Path, tmp_path: Path) -> None:  # ty
     assert ":dog:.jpg" in dulian(broken).err
 
 
+def test_a_picture_is_known_by_its_bytes_whatever_its_name(  # type: ignore[no-untyped-def]
+    dulian, album: Path, tmp_path: Path
+) -> None:
+    for name in ("lie.jpg", "lie.gif", "lie.txt", "lie"):
+        (tmp_path / name).write_bytes((album / "astronaut.png").read_bytes())
+        (line,) = dulian(tmp_path / name, "--json").lines
+        assert len(line["faces"]) == 1
+
+
 def test_chinese(dulian, album: Path) -> None:  # type: ignore[no-untyped-def]
     for run in (
         dulian(album / "astronaut.png", "--language", "zh"),

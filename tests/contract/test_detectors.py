@@ -53,7 +53,7 @@ def test_res10_finds_what_opencvs_own_run_finds(model_store: ModelStore, group: 
         theirs = original.detect(group, min_confidence=threshold).detections
         assert len(ours) == len(theirs)
         for a, b in zip(ours, theirs, strict=True):
-            assert tuple(a.box) == pytest.approx(tuple(b.box), abs=0.05)
+            assert tuple(a.box) == pytest.approx(tuple(b.box), abs=0.01)
             assert a.confidence == pytest.approx(b.confidence, abs=1e-4)
 
 

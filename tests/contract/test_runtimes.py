@@ -47,10 +47,9 @@ def tensor_for(row: ModelRow, seed: int, batch: int = 2, wh: tuple[int, int] | N
 
 
 def agree(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float) -> None:
-    """Every output of the reference ``b``, in ``a``, within a tolerance relative to values above one."""
+    """Every output of the reference ``b``, in ``a``, within an absolute tolerance."""
     for name, expected in b.items():
-        scale = max(1.0, float(np.abs(expected).max()))
-        np.testing.assert_allclose(a[name], expected, atol=tolerance * scale, rtol=0, err_msg=name)
+        np.testing.assert_allclose(a[name], expected, atol=tolerance, rtol=0, err_msg=name)
 
 
 @pytest.fixture(params=ONNX_RUNTIMES)
@@ -121,9 +120,12 @@ def test_converted_nets_answer_as_opencvs_own_caffe_run(model_store: ModelStore,
     if "prob" in expected:
         agree(answer, expected, 1e-4)
         return
-    for _, label, score, *box in expected["detection_out"].reshape(-1, 7)[:20]:
-        nearest = np.abs(answer["boxes"][0] - box).sum(axis=1) + np.abs(answer["scores"][0, :, int(label)] - score)
-        assert nearest.min() < 5e-4
+    rows = expected["detection_out"].reshape(-1, 7)
+    rows = rows[rows[:, 2] > 0]
+    assert len(rows) > 0
+    for _, label, score, *box in rows:
+        ours = np.column_stack([answer["boxes"][0], answer["scores"][0, :, int(label)]])
+        assert np.abs(ours - [*box, score]).max(axis=1).min() < 1e-4
 
 
 def test_caffe_originals_under_opencv_5_say_what_to_do(model_store: ModelStore) -> None:
@@ -136,10 +138,18 @@ def test_caffe_originals_under_opencv_5_say_what_to_do(model_store: ModelStore) 
 # ── threads ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_session_refuses_another_thread(model_store: ModelStore, engine: str) -> None:
-    session = open_row(model_store, ROWS["dlib_gender"], engine).new_session()
+@pytest.fixture(params=list(RUNTIMES))
+def any_engine(request: pytest.FixtureRequest) -> str:
+    """Every runtime, the Caffe one where OpenCV still reads Caffe."""
+    if RUNTIMES[request.param].format == "caffe" and OPENCV_MAJOR >= 5:
+        pytest.skip(f"OpenCV {cv2.__version__} has no Caffe importer")
+    return str(request.param)
+
+
+def test_a_session_refuses_another_thread(model_store: ModelStore, any_engine: str) -> None:
+    session = open_row(model_store, ROWS["gender_net"], any_engine).new_session()
     with ThreadPoolExecutor(1) as pool, pytest.raises(SharedSessionError):
-        pool.submit(session.run, tensor_for(ROWS["dlib_gender"], 0)).result()
+        pool.submit(session.run, tensor_for(ROWS["gender_net"], 0)).result()
 
 
 def answers_of_threads(sessions: list[Session], tensors: list[Tensor], rounds: int) -> Iterator[tuple[int, Tensor]]:
@@ -157,9 +167,9 @@ def answers_of_threads(sessions: list[Session], tensors: list[Tensor], rounds: i
             yield from future.result()
 
 
-def test_sessions_of_eight_threads_answer_as_one(model_store: ModelStore, engine: str) -> None:
+def test_sessions_of_eight_threads_answer_as_one(model_store: ModelStore, any_engine: str) -> None:
     row = ROWS["gender_net"]
-    factory = open_row(model_store, row, engine, workers=8)
+    factory = open_row(model_store, row, any_engine, workers=8)
     tensors = [tensor_for(row, seed, batch=1) for seed in range(4)]
     serial = [next(iter(factory.new_session().run(tensor).values())) for tensor in tensors]
     sessions = [factory.new_session() for _ in range(8)]
@@ -174,6 +184,7 @@ def wrong_answers_of_a_shared_net(model_dir: Path) -> int:
     tensors = [tensor_for(row, seed, batch=1) for seed in range(4)]
     serial = [next(iter(factory.new_session().run(tensor).values())) for tensor in tensors]
     shared = [factory.new_session()] * 8
+    print("ready", flush=True)  # noqa: T201  the parent process reads it
     return sum(a.tobytes() != serial[i].tobytes() for i, a in answers_of_threads(shared, tensors, rounds=6))
 
 
@@ -184,9 +195,9 @@ def test_the_check_above_catches_a_shared_net(model_store: ModelStore) -> None:
         f"print('wrong:', wrong_answers_of_a_shared_net(Path({str(model_store.write_dir)!r})))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode != 0 or int(done.stdout.split("wrong:")[1]) > 0
-    assert "ImportError" not in done.stderr
-    assert "ModuleNotFoundError" not in done.stderr
+    assert done.stdout.startswith("ready\n"), done.stderr
+    crashed = done.returncode < 0 or "cv2.error" in done.stderr
+    assert crashed or int(done.stdout.split("wrong:")[1]) > 0, done.stderr
 
 
 # ── the table ────────────────────────────────────────────────────────────────────────────────────

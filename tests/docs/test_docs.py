@@ -47,6 +47,9 @@ FRAMEWORKS = {"torch", "tensorflow", "keras", "mxnet", "jax", "paddlepaddle", "d
 
 # ── articles.md ──────────────────────────────────────────────────────────────────────────────────
 
+MACHINE_PATHS = r"(?<![\w.~-])/(?:work|tmp|home|mnt|Users)(?:/|\b)|/root/(?!models\b)"
+REGISTRY_HOSTS = r"pypi\.org|pythonhosted|npmjs|yarnpkg|anaconda\.org|artifactory|--(?:extra-)?index-url|/simple\b"
+
 
 def article_rows() -> list[list[str]]:
     return [row for row in rows(text_of("articles.md")) if re.fullmatch(r"[A-Z]\d+", row[0])]
@@ -233,10 +236,15 @@ def test_links_lead_somewhere(page: str) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_no_machine_and_no_registry_is_named(page: str) -> None:
     """Every user's mirror and folders are their own."""
-    text = PAGES[page].read_text("utf-8")
-    paths = r"(?<![\w.~-])/(?:work|tmp|home|mnt|Users)(?:/|\b)|/root/(?!models\b)"
-    hosts = r"pypi\.org|pythonhosted|npmjs|yarnpkg|anaconda\.org|artifactory|--(?:extra-)?index-url|/simple\b"
-    assert not re.findall(f"{paths}|{hosts}", text)
+    assert not re.findall(f"{MACHINE_PATHS}|{REGISTRY_HOSTS}", PAGES[page].read_text("utf-8"))
+
+
+@pytest.mark.parametrize("pattern", ["requirements/*.txt", "src/**/*.py", "Makefile", "pyproject.toml", ".ci/run"])
+def test_no_registry_stands_in_locks_or_code(pattern: str) -> None:
+    files = list(ROOT.glob(pattern))
+    assert files
+    for file in files:
+        assert not re.findall(REGISTRY_HOSTS, file.read_text("utf-8")), file
 
 
 def test_documents_that_the_code_cites_exist() -> None:

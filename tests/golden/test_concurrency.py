@@ -6,6 +6,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import pytest
 
 from dulian.api import FaceAnalyzer, load_analyzer
@@ -14,7 +15,12 @@ from dulian.runtimes import RUNTIMES
 from dulian.store import ModelStore
 from tests.golden.pictures import sample_pictures
 
-ONNX_ENGINES = [name for name, row in RUNTIMES.items() if row.format == "onnx"]
+CONFIGURATIONS = [
+    (profile.name, engine)
+    for profile in PROFILES.values()
+    for engine, row in RUNTIMES.items()
+    if row.format == "onnx" or all(network.recipe == "caffe" for network in profile.rows)
+]
 THREADS = 8
 ROUNDS = 3
 
@@ -27,9 +33,10 @@ def answer(analyzer: FaceAnalyzer, data: bytes) -> str:
     return json.dumps(result)
 
 
-@pytest.mark.parametrize("engine", ONNX_ENGINES)
-@pytest.mark.parametrize("profile", list(PROFILES))
+@pytest.mark.parametrize(("profile", "engine"), CONFIGURATIONS)
 def test_eight_threads_answer_as_one(profile: str, engine: str, model_store: ModelStore, samples: Path) -> None:
+    if RUNTIMES[engine].format == "caffe" and not hasattr(cv2.dnn, "readNetFromCaffe"):
+        pytest.skip(f"OpenCV {cv2.__version__} has no Caffe importer")
     analyzer = load_analyzer(profile, engine=engine, model_dir=model_store.write_dir)
     pictures = list(sample_pictures(samples).values())
     serial = [answer(analyzer, data) for data in pictures]

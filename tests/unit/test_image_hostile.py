@@ -43,7 +43,7 @@ import dulian.image
 from dulian.errors import ImageDecodeError, InputError, InputTooLargeError, UnsupportedImageError
 from dulian.formats import read_header
 from dulian.formats.jpeg import MAX_SCANS
-from dulian.image import DecodedImage, ImageLimits, decode_image
+from dulian.image import DecodedImage, ImageLimits, decode_image, open_picture
 
 ROOT = Path(__file__).parents[2]
 HANG_S = 5.0
@@ -166,10 +166,17 @@ def test_one_big_picture_is_decoded_at_a_time(monkeypatch: pytest.MonkeyPatch) -
         return image
 
     monkeypatch.setattr(dulian.image, "decode_pixels", counted)
-    for threshold, expected in ((1000, 1), (10**7, 4)):
+    plain, progressive = (open_picture(FILES[name]) for name in ("jpeg baseline", "jpeg progressive"))
+    pixels = plain.wh[0] * plain.wh[1]
+    for judged, reduction, threshold, expected in (
+        (plain, 1, pixels - 1, 1),
+        (plain, 1, pixels, 4),
+        (plain, 2, pixels - 1, 4),
+        (progressive, 8, pixels - 1, 1),
+    ):
         monkeypatch.setattr(dulian.image, "BIG_PICTURE_PIXELS", threshold)
         most[0] = 0
-        threads = [threading.Thread(target=decode_image, args=(JPEG,)) for _ in range(4)]
+        threads = [threading.Thread(target=judged.decode, args=(reduction,)) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
