@@ -45,7 +45,7 @@ MAX_FACES = 50
 Turn = Literal[0, 90, 180, 270]
 # Quarter turns tried, in this order, on a picture in which no sure face was found upright.
 RETRY_TURNS: tuple[Turn, ...] = (90, 270, 180)
-# How much more confident a turned look must be: turns 1 upright picture in 125 by mistake, on development photos.
+# How much more confident a turned look must be: turns 1 upright picture in 200 by mistake, on development photos.
 TURN_MARGIN = 0.04
 # Below this size a full decode costs less than the risk of doing it twice.
 REDUCED_FROM_PIXELS = 3_000_000

@@ -16,14 +16,6 @@ from dulian.store import ModelStore
 
 
 @pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
-    fake = FakeRegistry(tmp_path)
-    monkeypatch.setattr(catalog, "PROFILES", fake.profiles)
-    monkeypatch.setattr(catalog, "SAMPLES", fake.samples)
-    return fake
-
-
-@pytest.fixture
 def said() -> list[str]:
     return []
 

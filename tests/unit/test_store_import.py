@@ -17,14 +17,6 @@ from dulian.store.installer import read_offers
 
 
 @pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeRegistry:
-    fake = FakeRegistry(tmp_path)
-    monkeypatch.setattr(catalog, "PROFILES", fake.profiles)
-    monkeypatch.setattr(catalog, "SAMPLES", fake.samples)
-    return fake
-
-
-@pytest.fixture
 def store(tmp_path: Path) -> ModelStore:
     return ModelStore(
         model_dir=tmp_path / "models",

@@ -271,7 +271,7 @@ def _mended(path: Path, text: bytes, *, repair: bool) -> bytes:
 
     if not has_old_ssd_flaw(text):
         return text
-    flaw = f"{path} is the old res10 text: two pads are wrong, boxes are not clipped (one false face in eight)"
+    flaw = f"{path} is the old res10 text: two pads are wrong, boxes are not clipped"
     if repair:
         typer.echo(printable(f"dulian: {flaw}; repaired for this conversion, your file stays as it is"), err=True)
         return repair_ssd_prototxt(text)

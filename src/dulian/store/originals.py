@@ -45,7 +45,7 @@ def accepted(file: WeightsFile, data: bytes, *, where: str, notify: Notify) -> b
     if found == file.sha256 or found in file.equivalents:
         return data
     if is_text(file) and (repaired := _repaired(data)) is not None and sha256_hex(repaired) == file.sha256:
-        flaw = "two pads are wrong, boxes are not clipped (one false face in eight)"
+        flaw = "two pads are wrong, boxes are not clipped"
         notify(f"{where} is the old res10 text: {flaw}; repaired")
         return repaired
     raise WeightsError(f"{where} is not the expected file: {_difference(file, data, found)}")

