@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 OPENCV5 := .cache/opencv5
 
-.PHONY: help demo test check lint types unit opencv5 wheel-test lock calibration clean
+.PHONY: help demo serve bench test check lint types unit opencv5 wheel-test lock calibration clean
 
 help:            ## what there is
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -26,8 +26,8 @@ test: check unit opencv5 wheel-test   ## everything CI runs
 
 check: lint types   ## style, types, layers
 lint: $(VENV)/.dev
-	$(BIN)/ruff check src tests examples tools
-	$(BIN)/ruff format --check src tests examples tools
+	$(BIN)/ruff check src tests benchmarks examples tools
+	$(BIN)/ruff format --check src tests benchmarks examples tools
 	$(BIN)/lint-imports
 types: $(VENV)/.dev
 	$(BIN)/mypy
@@ -44,6 +44,13 @@ opencv5: $(VENV)/.dev $(OPENCV5)/.done   ## what touches OpenCV, once more under
 wheel-test: $(VENV)/.dev   ## the built wheel in an empty environment
 	$(BIN)/python -m pytest -m wheel tests/package
 
+serve: $(VENV)/.run   ## the HTTP service on http://127.0.0.1:8080, or another port: make serve PORT=9000
+	@$(BIN)/dulian serve $(if $(PORT),--port $(PORT))
+
+bench: $(VENV)/.dev   ## times of every step; compare with the run before: make bench COMPARE=1
+	$(BIN)/python -m pytest benchmarks -q --benchmark-autosave --benchmark-group-by=func \
+		--benchmark-columns=median,iqr,min,rounds $(if $(COMPARE),--benchmark-compare)
+
 lock:            ## renew the hash-pinned requirements
 	$(BIN)/python tools/lock.py
 
@@ -51,7 +58,7 @@ calibration: $(VENV)/.dev   ## refit the calibration tables: make calibration DA
 	$(BIN)/python tools/fit_calibration.py "$(DATA)"
 
 clean:
-	rm -rf $(VENV) .cache demo-output dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .cache demo-output dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 
 # An environment is made once and renewed when its requirements change.
 $(VENV)/.made:

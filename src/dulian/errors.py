@@ -6,6 +6,8 @@ DulianError
 │   ├── InputNotFoundError         no such file or folder
 │   ├── InputTooLargeError         too many bytes, pixels or pixels along one side
 │   ├── UnsupportedImageError      the bytes are no image type that is accepted
+│   ├── UnsupportedMediaError      a request body is wrapped or compressed in a way that is not accepted
+│   ├── SlowClientError            a request body took too long to arrive
 │   └── ImageDecodeError           a known image type that does not decode
 │       └── ImageTruncatedError        … because the file ends too early
 ├── AccessError                the caller's key
@@ -15,6 +17,7 @@ DulianError
 │   ├── WeightsError               a weights file is missing or not the one expected
 │   └── ConversionError            a network that cannot be converted
 ├── OverloadedError            time: come back later
+│   └── DrainingError              … elsewhere, because this process is about to end
 ├── DeadlineError              time: allow more of it
 └── InferenceError             us: a defect of dulian
     └── SharedSessionError         one session used by two threads
@@ -59,6 +62,18 @@ class UnsupportedImageError(InputError):
     """The leading bytes belong to no accepted image type."""
 
     code = "unsupported_image"
+
+
+class UnsupportedMediaError(InputError):
+    """A request body has a content type or a content encoding that is not accepted."""
+
+    code = "unsupported_media_type"
+
+
+class SlowClientError(InputError):
+    """A request body did not arrive in time."""
+
+    code = "slow_client"
 
 
 class ImageDecodeError(InputError):
@@ -110,9 +125,19 @@ class ConversionError(BackendError):
 
 
 class OverloadedError(DulianError):
-    """There is no room for this work now."""
+    """There is no room for this work now; ``wait_s`` is how long the work before it is expected to take."""
 
     code = "overloaded"
+
+    def __init__(self, message: str = "", *, wait_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+class DrainingError(OverloadedError):
+    """The process finishes what it has accepted and then ends."""
+
+    code = "draining"
 
 
 class DeadlineError(DulianError):

@@ -10,7 +10,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 STORE_COMMANDS = ("list", "pull", "verify", "convert", "import", "path")
-COMMANDS = ["", "analyze", "bench", "doctor", "models", *(f"models {name}" for name in STORE_COMMANDS)]
+COMMANDS = ["", "analyze", "bench", "doctor", "serve", "models", *(f"models {name}" for name in STORE_COMMANDS)]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

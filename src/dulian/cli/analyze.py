@@ -43,7 +43,7 @@ def analyze(
     profile: Annotated[str | None, typer.Option(help="standard or classic.")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, onnxruntime, openvino, opencv, opencv-caffe.")] = None,
     precision: Annotated[
-        str | None, typer.Option(help="f32, or bf16 with engine openvino: faster, answers move a little.")
+        str | None, typer.Option(help="f32, or bf16 (extra openvino): faster, answers move a little.")
     ] = None,
     max_faces: Annotated[int, typer.Option(min=1, max=50, help="Faces per picture, at most.")] = 50,
     min_confidence: Annotated[
@@ -64,9 +64,16 @@ def analyze(
     """
     from dulian.analyzer import AnalyzeOptions
     from dulian.image import ImageLimits
-    from dulian.settings import choose_language
+    from dulian.settings import choose_language, read_settings
 
-    settings = _settings(profile, engine, precision, model_dir, offline, language)
+    settings = read_settings(
+        profile=profile,
+        engine=engine,
+        precision=precision,
+        model_dir=model_dir,
+        offline=offline or None,
+        language=language,
+    )
     options = AnalyzeOptions(
         max_faces=max_faces,
         min_confidence=min_confidence,
@@ -87,35 +94,6 @@ def analyze(
             report.add(answer)
     if report.failed:
         raise typer.Exit(ANY_FAILED)
-
-
-def _settings(
-    profile: str | None,
-    engine: str | None,
-    precision: str | None,
-    model_dir: Path | None,
-    offline: bool,
-    language: str | None,
-) -> Any:
-    from pydantic import ValidationError
-
-    from dulian.settings import Settings
-
-    given = {
-        "profile": profile,
-        "engine": engine,
-        "precision": precision,
-        "model_dir": model_dir,
-        "language": language,
-    }
-    overrides: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if offline:
-        overrides["offline"] = True
-    try:
-        return Settings(**overrides)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise MalformedInputError(f"setting {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def _attributes(text: str) -> frozenset[Any]:

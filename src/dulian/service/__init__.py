@@ -1,0 +1,1 @@
+"""The HTTP service: one pipeline behind bounded, guarded sockets."""

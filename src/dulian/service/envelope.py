@@ -1,0 +1,205 @@
+"""What a body is wrapped in: nothing, a multipart form or JSON. Out comes the picture's file, in one piece."""
+
+from __future__ import annotations
+
+import binascii
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Literal, cast
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from dulian.errors import InputTooLargeError, MalformedInputError, UnsupportedMediaError
+from dulian.service.body import Buffer
+from dulian.service.limits import ServiceLimits
+
+Envelope = Literal["raw", "multipart", "json"]
+FIELD = "image"
+
+_FORM = "multipart/form-data"
+# "curl --data-binary" calls everything a form unless told otherwise; the leading bytes decide what it is.
+_RAW = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
+
+_BLANK = b" \t\r\n"
+_JSON_HEAD = re.compile(rb'[ \t\r\n]*\{[ \t\r\n]*"image"[ \t\r\n]*:[ \t\r\n]*"')
+
+
+def find_envelope(content_type: str) -> Envelope:
+    """Which wrapping a Content-Type names.
+
+    Raises:
+        UnsupportedMediaError: One that is not accepted.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == _FORM:
+        return "multipart"
+    if kind == "application/json":
+        return "json"
+    if kind in _RAW or kind.startswith("image/"):
+        return "raw"
+    raise UnsupportedMediaError(
+        f"content type {kind[:80]!r} is not accepted; send the picture itself as image/* or application/octet-stream,"
+        f" as file field '{FIELD}' of {_FORM}, or as Base64 in JSON"
+    )
+
+
+def open_envelope(body: Buffer, content_type: str, limits: ServiceLimits) -> bytes:
+    """The picture's file out of a body.
+
+    Raises:
+        MalformedInputError: The wrapping is broken, or holds no picture.
+    """
+    envelope = find_envelope(content_type)
+    if envelope == "multipart":
+        return _from_multipart(body, content_type, limits)
+    return _from_json(body, limits) if envelope == "json" else bytes(body)
+
+
+# ── JSON ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _from_json(body: Buffer, limits: ServiceLimits) -> bytes:
+    """Exactly ``{"image": "<Base64>"}``.
+
+    The one accepted shape is recognised from both ends and never parsed as a whole: five million nested or repeated
+    things in ten megabytes would become half a gigabyte of objects first.
+    """
+    head, tail = _JSON_HEAD.match(body), body.rstrip(_BLANK)
+    closed = tail[:-1].rstrip(_BLANK) if tail.endswith(b"}") else b""
+    if head is None or not closed.endswith(b'"') or len(closed) <= head.end():
+        raise MalformedInputError(f'the JSON body must be {{"{FIELD}": "<Base64>"}} and nothing else')
+    text = memoryview(closed)[head.end() : -1]
+    if b"\\" in closed:
+        text = memoryview(_unescaped(bytes(text)))
+    return _from_base64(text, limits.max_body_bytes)
+
+
+def _unescaped(text: bytes) -> bytes:
+    """A JSON string's content; some encoders put a backslash before each slash."""
+    try:
+        value: str = json.loads(b'"' + text + b'"')
+        return value.encode("ascii")
+    except ValueError:
+        raise MalformedInputError(f"'{FIELD}' is no JSON string of Base64") from None
+
+
+def _from_base64(text: memoryview, max_bytes: int) -> bytes:
+    padding = bytes(text[-2:]).count(b"=")
+    size = len(text) // 4 * 3 - padding
+    if size > max_bytes:
+        raise InputTooLargeError(f"the picture has {size:,} bytes; at most {max_bytes:,} are accepted")
+    try:
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error:
+        data = b""
+    # Strict as it is, it lets padding pass that nothing asked for.
+    if len(text) % 4 or len(data) != size:
+        raise MalformedInputError(
+            f"'{FIELD}' is no Base64: the standard alphabet, padded, without blanks or a data: prefix, is accepted"
+        )
+    return data
+
+
+# ── multipart ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _from_multipart(body: Buffer, content_type: str, limits: ServiceLimits) -> bytes:
+    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    if not boundary:
+        raise MalformedInputError(f"{_FORM} without a boundary")
+    _check_delimiters(body, b"\r\n--" + boundary, limits.max_parts)
+    parts = _Parts(limits)
+    try:
+        parser = MultipartParser(boundary, cast(Any, parts.callbacks()), max_header_size=limits.max_part_head_bytes)
+        parser.write(cast(bytes, body))  # it searches bytes and bytearrays alike; its hints name only one of them
+    except FormParserError:
+        raise MalformedInputError("the multipart body is broken") from None
+    if not parts.ended:
+        raise MalformedInputError("the multipart body ends before its last boundary")
+    return parts.picture(body)
+
+
+def _check_delimiters(body: Buffer, delimiter: bytes, max_parts: int) -> None:
+    """Refuse bodies over which the parser would take byte-sized steps: it is Python, and 10 MB of them are seconds."""
+    found = 0
+    at = body.find(delimiter)
+    while at >= 0:
+        found += 1
+        at += len(delimiter)
+        if found > max_parts + 1:
+            raise _too_many_parts(max_parts)
+        if body[at : at + 1] in (b" ", b"\t"):
+            raise MalformedInputError("blanks after a multipart boundary are not accepted")
+        at = body.find(delimiter, at)
+
+
+def _too_many_parts(max_parts: int) -> MalformedInputError:
+    return MalformedInputError(f"the form has more than {max_parts} parts")
+
+
+class _Parts:
+    """Listens to the parser: where the picture lies in the body, and whether all of it is within the limits."""
+
+    def __init__(self, limits: ServiceLimits) -> None:
+        self._limits = limits
+        self._parts = 0
+        self._head_bytes = 0
+        self._name = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._is_picture = False
+        self._pictures = 0
+        self._spans: list[tuple[int, int]] = []
+        self.ended = False
+
+    def callbacks(self) -> dict[str, Callable[..., None]]:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._field,
+            "on_header_value": self._value,
+            "on_headers_finished": self._headers_finished,
+            "on_part_data": self._data,
+            "on_end": self._end,
+        }
+
+    def picture(self, body: Buffer) -> bytes:
+        if self._pictures != 1:
+            raise MalformedInputError(
+                f"no file field '{FIELD}' in the form" if not self._pictures else f"more than one file field '{FIELD}'"
+            )
+        view = memoryview(body)
+        return b"".join(view[start:end] for start, end in self._spans)
+
+    def _begin(self) -> None:
+        self._parts += 1
+        if self._parts > self._limits.max_parts:
+            raise _too_many_parts(self._limits.max_parts)
+        self._head_bytes = 0
+        self._headers = {}
+        self._is_picture = False
+
+    def _field(self, data: Buffer, start: int, end: int) -> None:
+        self._name = self._piece(data, start, end).lower()
+
+    def _value(self, data: Buffer, start: int, end: int) -> None:
+        self._headers[self._name] = self._piece(data, start, end)
+
+    def _piece(self, data: Buffer, start: int, end: int) -> bytes:
+        self._head_bytes += end - start
+        if self._head_bytes > self._limits.max_part_head_bytes:
+            raise MalformedInputError(f"a part's headers exceed {self._limits.max_part_head_bytes:,} bytes")
+        return bytes(data[start:end])
+
+    def _headers_finished(self) -> None:
+        disposition = parse_options_header(self._headers.get(b"content-disposition", b""))[1]
+        is_file = b"filename" in disposition or b"content-type" in self._headers
+        self._is_picture = is_file and disposition.get(b"name") == FIELD.encode()
+        self._pictures += self._is_picture
+
+    def _data(self, data: Buffer, start: int, end: int) -> None:
+        if self._is_picture:
+            self._spans.append((start, end))
+
+    def _end(self) -> None:
+        self.ended = True

@@ -1,0 +1,204 @@
+"""The HTTP application: its routes, what every answer carries, and the one shape of every error."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+from functools import cache
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dulian import __version__
+from dulian.analyzer import MAX_FACES
+from dulian.errors import DrainingError, DulianError, MalformedInputError
+from dulian.models.rows import ModelRow
+from dulian.service import openapi, schema
+from dulian.service.analysis import AnalyzeEndpoint
+from dulian.service.answers import error_answer, error_shape, json_answer
+from dulian.service.guard import GuardedProtocol
+from dulian.service.log import log_event
+from dulian.service.state import Service
+from dulian.service.status import INTERNAL, ROUTING
+
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+_ALWAYS = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+
+_CLOSE = (b"connection", b"close")
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application over a service whose threads are warm."""
+    app = FastAPI(
+        title=openapi.TITLE,
+        summary=openapi.SUMMARY,
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    # A FastAPI route would add its own validation and response machinery to the one request that has to be quick.
+    app.add_route("/v1/analyze", AnalyzeEndpoint(service), methods=["POST"])  # type: ignore[arg-type]
+    _add_health(app, service)
+    _add_descriptions(app, service)
+    app.add_exception_handler(DulianError, _answer_ours)
+    app.add_exception_handler(HTTPException, _answer_routing)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_middleware(Envelope, service=service)
+    describe = app.openapi
+    app.openapi = cache(lambda: openapi.complete(describe(), service.limits))  # type: ignore[method-assign]
+    return app
+
+
+class Envelope:
+    """Gives every answer its request id and headers, and an answer to what nobody expected."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = False
+
+        async def send_enveloped(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = [*message["headers"], *_ALWAYS, (b"x-request-id", request_id.encode("ascii"))]
+                if self._service.draining and _CLOSE not in headers:
+                    headers.append(_CLOSE)
+                message["headers"] = headers
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_enveloped)
+        except Exception as error:  # noqa: BLE001 - the outermost handler: logged, and told to nobody else
+            log_event("internal_error", level=logging.ERROR, error=error, request_id=request_id)
+            if not started:
+                answer = error_shape(INTERNAL, DulianError.code, "an internal error; the log has it", request_id)
+                await answer(scope, receive, send_enveloped)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            kept: str = value.decode("ascii")
+            return kept
+    return secrets.token_hex(16)
+
+
+# ── errors that reach the framework ──────────────────────────────────────────────────────────────
+
+
+async def _answer_ours(request: Request, error: Exception) -> Response:
+    assert isinstance(error, DulianError)
+    return error_answer(error, request.state.request_id)
+
+
+async def _answer_routing(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code, message = ROUTING.get(error.status_code, ("invalid_input", "the request is not accepted"))
+    headers = dict(error.headers or {})
+    return error_shape(error.status_code, code, message, request.state.request_id, headers)
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"][1:]))
+    return error_answer(MalformedInputError(f"{where}: {first['msg']}"), request.state.request_id)
+
+
+# ── routes ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/livez", summary="Whether the process answers", response_model=schema.Alive)
+    async def livez() -> Response:
+        return json_answer({"alive": True})
+
+    @app.get("/readyz", summary="Whether new work is welcome", response_model=schema.Ready)
+    async def readyz() -> Response:
+        if service.draining:
+            raise DrainingError("the service is about to end")
+        return json_answer({"ready": True})
+
+    @app.get("/v1/status", summary="How the service is doing", response_model=schema.Status)
+    async def status() -> Response:
+        return json_answer(_status(service))
+
+
+def _add_descriptions(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/models", summary="What answers", response_model=schema.Models)
+    async def models() -> Response:
+        model = service.model
+        networks = [_network(row) for row in service.networks]
+        known = {"profile": model.profile, "engine": model.engine, "digest": model.digest}
+        return json_answer({**known, "networks": networks})
+
+    @app.get("/v1/limits", summary="What a request may bring", response_model=schema.Limits)
+    async def limits() -> Response:
+        return json_answer(_limits(service))
+
+
+def _network(row: ModelRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "provides": sorted(row.provides),
+        "sha256": row.weights.sha256,
+        "licence_code": row.licence_code,
+        "licence_weights": row.licence_weights,
+        "trained_on": row.trained_on,
+        "origin": row.origin,
+    }
+
+
+def _limits(service: Service) -> dict[str, Any]:
+    limits, picture, guard = service.limits, service.image_limits, GuardedProtocol.limits
+    return {
+        "body_bytes": limits.max_body_bytes,
+        "body_seconds": limits.body_timeout_s,
+        "multipart_parts": limits.max_parts,
+        "multipart_part_head_bytes": limits.max_part_head_bytes,
+        "image_pixels": picture.max_pixels,
+        "image_side_px": picture.max_side,
+        "image_fancy_pixels": picture.max_fancy_pixels,
+        "faces": MAX_FACES,
+        "deadline_ms": limits.deadline_s * 1000,
+        "queue": limits.max_queued,
+        "bytes_in_flight": limits.max_bytes_in_flight,
+        "connections": guard.connections,
+        "head_bytes": guard.head_bytes,
+        "headers": guard.headers,
+        "head_seconds": guard.head_seconds,
+    }
+
+
+def _status(service: Service) -> dict[str, Any]:
+    p50, p99 = service.traffic.latency_ms(0.5, 0.99)
+    return {
+        "ready": not service.draining,
+        "profile": service.model.profile,
+        "engine": service.model.engine,
+        "workers": service.pool.workers,
+        "busy": service.pool.busy,
+        "queue": {"length": service.pool.queued, "limit": service.limits.max_queued},
+        "in_flight": {"requests": service.admission.waiting, "bytes": service.admission.bytes_in_flight},
+        "requests_total": service.traffic.total,
+        "requests_per_s": round(service.traffic.requests_per_s(), 2),
+        "latency_ms": {"p50": p50, "p99": p99},
+        "cpu_percent": service.process.cpu_percent(),
+        "memory": {"used_bytes": service.process.memory_bytes(), "limit_bytes": service.memory_limit_bytes},
+        "uptime_s": round(service.traffic.uptime_s, 1),
+    }

@@ -1,0 +1,263 @@
+"""The wire contract as models, for /openapi.json alone: no answer is built or checked with them while serving.
+
+A test holds real answers against them, so that what is documented is what is sent.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Point = Annotated[list[float], Field(min_length=2, max_length=2, description="x, y in pixels")]
+Box = Annotated[
+    list[float],
+    Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in pixels of the upright picture, inside it"),
+]
+
+
+class Wire(BaseModel):
+    """Exactly these fields."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Landmarks(Wire):
+    """Five points; left and right are the person's own."""
+
+    right_eye: Point
+    left_eye: Point
+    nose: Point
+    mouth_right: Point
+    mouth_left: Point
+
+
+class Message(Wire):
+    """One sentence for people, in two languages, and the code that it stands for."""
+
+    code: str
+    en: str
+    zh: str
+
+
+class ImageInfo(Wire):
+    """The picture as it was looked at, upright by its EXIF orientation."""
+
+    width: int
+    height: int
+    rotated: Literal[0, 90, 180, 270] = Field(
+        description="clockwise turn that found the faces of a picture on its side"
+    )
+
+
+class ModelInfo(Wire):
+    """What answered."""
+
+    profile: str
+    engine: str
+    digest: str = Field(description="changes with everything that shapes an answer")
+
+
+class Age(Wire):
+    """Perceived age, with an interval."""
+
+    value: float = Field(description="perceived age in years")
+    low: float
+    high: float
+    coverage: float = Field(description="probability with which [low, high] holds the true age")
+    bucket: str
+    bucket_probability: Share
+
+
+class Gender(Wire):
+    """Perceived gender, calibrated."""
+
+    value: Literal["female", "male"] | None = Field(description="perceived gender; null when undecided")
+    probability: Share
+    female_probability: Share
+
+
+class Pose(Wire):
+    """Rough head pose in degrees."""
+
+    yaw: float
+    pitch: float
+    roll: float
+
+
+class Quality(Wire):
+    """How much the picture lets one judge a face."""
+
+    score: Share
+    sharpness: float
+    brightness: float
+    size_px: int
+    pose: Pose | None
+    reasons: list[str]
+
+
+class Face(Wire):
+    """One face and what is known about it."""
+
+    id: int
+    bbox: Box
+    confidence: Share
+    landmarks: Landmarks | None = Field(description="null where the detector has none")
+    age: Age | None
+    gender: Gender | None
+    quality: Quality
+    status: Literal["ok", "uncertain", "low_quality"]
+    label: str
+    message: Message | None
+
+
+class Candidate(Wire):
+    """What came closest to a face."""
+
+    bbox: Box
+    confidence: float
+    landmarks: Landmarks | None
+
+
+class Hint(Wire):
+    """Why there is no face, and what may help."""
+
+    message: Message
+    best_candidate: Candidate | None
+
+
+class Timings(Wire):
+    """Milliseconds."""
+
+    decode: float
+    detect: float
+    attributes: float
+    total: float
+
+
+class AnalysisResult(Wire):
+    """All faces of one picture."""
+
+    request_id: str
+    image: ImageInfo
+    model: ModelInfo
+    faces: list[Face]
+    truncated: Literal[True] = Field(default=True, description="there when more faces were found than asked for")
+    skipped: int = Field(default=0, description="how many more; there with truncated")
+    hint: Hint | None = Field(default=None, description="there when no face was found")
+    timings_ms: Timings
+    annotated_image: str | None = Field(description="Base64 of a JPEG, with annotate=base64")
+
+
+class Error(Wire):
+    """What went wrong; the code is stable, the message is for people."""
+
+    code: str
+    message: str
+    request_id: str
+
+
+class ErrorAnswer(Wire):
+    """Every failure, in one shape."""
+
+    error: Error
+
+
+class Alive(Wire):
+    """The process answers."""
+
+    alive: Literal[True]
+
+
+class Ready(Wire):
+    """New work is welcome."""
+
+    ready: Literal[True]
+
+
+class Network(Wire):
+    """One network: what it tells, its file, who may use it, where it comes from."""
+
+    name: str
+    provides: list[Literal["detection", "age", "gender"]]
+    sha256: str
+    licence_code: str
+    licence_weights: str
+    trained_on: str
+    origin: str
+
+
+class Models(Wire):
+    """The profile that is served."""
+
+    profile: str
+    engine: str
+    digest: str
+    networks: list[Network]
+
+
+class Limits(Wire):
+    """What a request may bring, and what all of them together may hold."""
+
+    body_bytes: int
+    body_seconds: float
+    multipart_parts: int
+    multipart_part_head_bytes: int
+    image_pixels: int
+    image_side_px: int
+    image_fancy_pixels: int = Field(description="for progressive, interlaced and AVIF pictures")
+    faces: int
+    deadline_ms: float
+    queue: int
+    bytes_in_flight: int
+    connections: int
+    head_bytes: int
+    headers: int
+    head_seconds: float
+
+
+class Queue(Wire):
+    """Pictures that wait for a thread."""
+
+    length: int
+    limit: int
+
+
+class InFlight(Wire):
+    """Requests that wait for their answer, and the bytes of all bodies held."""
+
+    requests: int
+    bytes: int
+
+
+class Latency(Wire):
+    """Milliseconds; null when there was nothing to answer."""
+
+    p50: float | None
+    p99: float | None
+
+
+class Memory(Wire):
+    """Bytes; null where the system does not tell."""
+
+    used_bytes: int | None
+    limit_bytes: int | None
+
+
+class Status(Wire):
+    """How the service is doing."""
+
+    ready: bool
+    profile: str
+    engine: str
+    workers: int
+    busy: int
+    queue: Queue
+    in_flight: InFlight
+    requests_total: int
+    requests_per_s: float = Field(description="over the last minute")
+    latency_ms: Latency = Field(description="from a complete body to its answer, over the last minute")
+    cpu_percent: float = Field(description="of one core, since the last look")
+    memory: Memory
+    uptime_s: float

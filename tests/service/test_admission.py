@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import math
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
+import pytest
+from tests.service.services import PATIENCE_S, FakeAnalysis, eventually, fake_service, wait_until
+
+from dulian.errors import DeadlineError, OverloadedError, WeightsError
+from dulian.service import admission
+from dulian.service.admission import Admission, Hold, retry_after_s
+from dulian.service.body import ClientGone
+from dulian.service.compute import ComputePool, Job
+from dulian.service.limits import ServiceLimits
+from dulian.service.state import Service
+
+
+async def never() -> dict[str, Any]:
+    await asyncio.sleep(3600)
+    raise AssertionError
+
+
+def blocked_service(**limits: Any) -> tuple[FakeAnalysis, AbstractContextManager[Service]]:
+    """A service with one thread, whose work waits until the analysis may leave."""
+    analysis = FakeAnalysis()
+    analysis.leave.clear()
+    return analysis, fake_service(analysis, **limits)
+
+
+def perform(service: Service, work: Callable[[], Any], *, budget_s: float = PATIENCE_S, size: int = 0) -> Any:
+    hold = Hold(service.admission)
+    hold.add(size)
+    return service.admission.perform(work, budget_s=budget_s, hold=hold, receive=never)
+
+
+# ── the pool ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_thread_prepares_itself_before_anything_is_taken() -> None:
+    prepared: list[int] = []
+    pool = ComputePool(3, lambda: prepared.append(threading.get_ident()))
+    pool.start()
+    assert len(set(prepared)) == 3
+    pool.close()
+
+
+def test_a_thread_that_cannot_prepare_is_the_callers_error() -> None:
+    def fail() -> None:
+        raise WeightsError("gone")
+
+    with pytest.raises(WeightsError, match="gone"):
+        ComputePool(2, fail).start()
+
+
+def test_jobs_run_in_the_order_they_came() -> None:
+    done: list[int] = []
+    with fake_service(FakeAnalysis()) as service:
+
+        async def main() -> None:
+            await asyncio.gather(*(perform(service, lambda number=number: done.append(number)) for number in range(20)))
+
+        asyncio.run(main())
+    assert done == list(range(20))
+
+
+def test_a_closed_loop_does_not_harm_a_thread() -> None:
+    pool = ComputePool(1, lambda: None)
+    pool.start()
+    loop = asyncio.new_event_loop()
+    loop.close()
+    done = threading.Event()
+    for work in (lambda: None, done.set):
+        pool.submit(Job(work, deadline=time.monotonic() + PATIENCE_S, loop=loop, settle=lambda *_: None))
+    assert done.wait(PATIENCE_S)
+    pool.close()
+
+
+# ── the door ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_results_and_errors_come_back() -> None:
+    def fail() -> None:
+        raise ValueError("own")
+
+    with fake_service(FakeAnalysis()) as service:
+        assert asyncio.run(perform(service, lambda: 42)) == 42
+        with pytest.raises(ValueError, match="own"):
+            asyncio.run(perform(service, fail))
+        assert service.admission.waiting == 0
+
+
+@pytest.mark.parametrize("error", [None, ValueError("refused")])
+def test_nothing_of_a_job_outlives_it(error: Exception | None) -> None:
+    """A refused body of ten megabytes must be gone with its answer, not when the collector comes by."""
+
+    class Body:
+        pass
+
+    def work(body: Body) -> None:
+        if error is not None:
+            raise type(error)(body)
+
+    async def main() -> None:
+        body = Body()
+        watched = weakref.ref(body)
+        with contextlib.suppress(ValueError):
+            await perform(service, partial(work, body))
+        del body
+        await eventually(lambda: service.pool.busy == 0)
+        await asyncio.sleep(0)
+        wait_until(lambda: watched() is None)
+
+    with fake_service(FakeAnalysis()) as service:
+        gc.disable()
+        try:
+            asyncio.run(main())
+        finally:
+            gc.enable()
+
+
+def test_a_full_queue_refuses_and_says_how_long_to_wait() -> None:
+    analysis, context = blocked_service(max_queued=2)
+    with context as service:
+
+        async def main() -> None:
+            service.admission.service_s = 2.0
+            tasks = []
+            for queued in range(3):
+                tasks.append(asyncio.create_task(perform(service, analysis.leave.wait)))
+                await eventually(lambda: service.pool.busy == 1)
+                await eventually(lambda queued=queued: service.pool.queued == queued)
+            with pytest.raises(OverloadedError, match="queue is full") as caught:
+                await perform(service, lambda: None, size=7)
+            assert caught.value.wait_s == pytest.approx(6.0)
+            assert service.admission.bytes_in_flight == 0
+            analysis.leave.set()
+            await asyncio.gather(*tasks)
+
+        asyncio.run(main())
+
+
+def test_bytes_in_flight_are_bounded_and_given_back() -> None:
+    analysis, context = blocked_service(max_bytes_in_flight=100)
+    with context as service:
+
+        async def main() -> None:
+            task = asyncio.create_task(perform(service, analysis.leave.wait, size=80))
+            await eventually(lambda: service.pool.busy == 1)
+            hold = Hold(service.admission)
+            hold.add(20)
+            with pytest.raises(OverloadedError, match="bytes"):
+                hold.add(1)
+            with pytest.raises(OverloadedError, match="bytes"):
+                service.admission.check(1, PATIENCE_S)
+            hold.release()
+            hold.release()
+            assert service.admission.bytes_in_flight == 80
+            analysis.leave.set()
+            await task
+            assert service.admission.bytes_in_flight == 0
+
+        asyncio.run(main())
+
+
+def test_work_that_cannot_be_done_in_time_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "PROBE_INTERVAL_S", math.inf)
+    with fake_service(FakeAnalysis()) as service:
+        asyncio.run(perform(service, lambda: time.sleep(0.1)))
+        assert service.admission.service_s >= 0.1
+        called: list[int] = []
+        with pytest.raises(OverloadedError, match="and 50 ms are allowed"):
+            asyncio.run(perform(service, lambda: called.append(1), budget_s=0.05))
+        assert not called
+
+
+def test_the_prediction_counts_who_waits_and_who_is_busy() -> None:
+    pool = ComputePool(2, lambda: None)
+    door = Admission(pool, ServiceLimits())
+    door.service_s = 0.5
+    assert door.expected_wait_s == 0
+    loop = asyncio.new_event_loop()
+    loop.close()
+    for _ in range(3):
+        pool.submit(Job(lambda: None, deadline=0, loop=loop, settle=lambda *_: None))
+    assert door.expected_wait_s == pytest.approx(0.75)
+    door.check(0, 1.3)
+    with pytest.raises(OverloadedError):
+        door.check(0, 1.2)
+
+
+def test_an_idle_pool_tries_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise one slow minute would refuse everything for ever: only finished work lowers the estimate."""
+    monkeypatch.setattr(admission, "PROBE_INTERVAL_S", math.inf)
+    with fake_service(FakeAnalysis()) as service:
+        asyncio.run(perform(service, lambda: None))
+        service.admission.service_s = 100.0
+        with pytest.raises(OverloadedError):
+            asyncio.run(perform(service, lambda: None, budget_s=5.0))
+        monkeypatch.setattr(admission, "PROBE_INTERVAL_S", 0.0)
+        for _ in range(40):
+            asyncio.run(perform(service, lambda: None, budget_s=5.0))
+            wait_until(lambda: service.pool.busy == 0)
+        assert service.admission.service_s < 5.0
+
+
+def test_what_expires_in_the_queue_is_never_begun() -> None:
+    analysis, context = blocked_service()
+    called: list[int] = []
+    with context as service:
+
+        async def main() -> None:
+            first = asyncio.create_task(perform(service, analysis.leave.wait))
+            await eventually(lambda: service.pool.busy == 1)
+            with pytest.raises(DeadlineError):
+                await perform(service, lambda: called.append(1), budget_s=0.02, size=9)
+            assert service.pool.queued == 0
+            assert service.admission.bytes_in_flight == 0
+            analysis.leave.set()
+            await first
+            assert await perform(service, lambda: "next") == "next"
+
+        asyncio.run(main())
+    assert not called
+
+
+def test_a_thread_drops_what_expired_before_the_loop_noticed() -> None:
+    called: list[int] = []
+    outcomes: list[Any] = []
+    pool = ComputePool(1, lambda: None)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        work, settle = (lambda: called.append(1)), (lambda *outcome: outcomes.append(outcome))
+        pool.submit(Job(work, deadline=time.monotonic() - 1, loop=loop, settle=settle))
+        pool.start()
+        await eventually(lambda: bool(outcomes))
+
+    asyncio.run(main())
+    pool.close()
+    ((_, error), took) = outcomes[0]
+    assert isinstance(error, DeadlineError)
+    assert took is None
+    assert not called
+
+
+def test_running_work_that_takes_too_long_answers_in_time_and_keeps_its_bytes_until_the_end() -> None:
+    analysis, context = blocked_service()
+    with context as service:
+
+        async def main() -> None:
+            complaints: list[dict[str, Any]] = []
+            asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+            with pytest.raises(DeadlineError):
+                await perform(service, analysis.leave.wait, budget_s=0.02, size=9)
+            assert service.admission.bytes_in_flight == 9
+            analysis.leave.set()
+            await eventually(lambda: service.admission.bytes_in_flight == 0)
+            await asyncio.sleep(0)
+            assert service.admission.service_s >= 0.01
+            assert not complaints
+
+        asyncio.run(main())
+
+
+def test_the_job_of_a_client_that_left_is_dropped() -> None:
+    analysis, context = blocked_service()
+    called: list[int] = []
+    with context as service:
+
+        async def main() -> None:
+            first = asyncio.create_task(perform(service, analysis.leave.wait))
+            await eventually(lambda: service.pool.busy == 1)
+            left = asyncio.Event()
+
+            async def receive() -> dict[str, Any]:
+                await left.wait()
+                return {"type": "http.disconnect"}
+
+            hold = Hold(service.admission)
+            hold.add(5)
+            waiting = asyncio.create_task(
+                service.admission.perform(lambda: called.append(1), budget_s=PATIENCE_S, hold=hold, receive=receive)
+            )
+            await eventually(lambda: service.pool.queued == 1)
+            left.set()
+            with pytest.raises(ClientGone):
+                await waiting
+            assert service.pool.queued == 0
+            assert service.admission.bytes_in_flight == 0
+            analysis.leave.set()
+            await first
+
+        asyncio.run(main())
+    assert not called
+
+
+def test_a_cancelled_request_takes_its_job_along() -> None:
+    analysis, context = blocked_service()
+    with context as service:
+
+        async def main() -> None:
+            first = asyncio.create_task(perform(service, analysis.leave.wait))
+            await eventually(lambda: service.pool.busy == 1)
+            second = asyncio.create_task(perform(service, lambda: None, size=3))
+            await eventually(lambda: service.pool.queued == 1)
+            second.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await second
+            assert service.pool.queued == 0
+            assert service.admission.bytes_in_flight == 0
+            analysis.leave.set()
+            await first
+
+        asyncio.run(main())
+
+
+def test_retry_after_is_whole_seconds_and_scattered() -> None:
+    assert {retry_after_s(0.0) for _ in range(100)} == {1}
+    assert {retry_after_s(2.2) for _ in range(100)} == {3, 4}
