@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def measure(profile: Profile, folder: Path) -> list[Sample]:
-    factory = open_profile(profile, ModelStore(), threads=2)
+    factory = open_profile(profile, ModelStore(), engine="onnxruntime", threads=2)
     detector = make_detector(profile, factory.sessions[profile.detector.name].new_session())
     estimators = [make_estimator(row, factory.sessions[row.name].new_session()) for row in profile.estimators]
     kinds = {row["file"]: row["kind"] for row in csv.DictReader((folder / "images.csv").open())}

@@ -1,7 +1,7 @@
 """Measure again what docs/decisions.md and docs/models.md quote: python tools/measure_decisions.py WHAT FOLDER.
 
-WHAT is turns (decision 6), doubt (7), reduced (15), bf16 (16), articles (the articles' crop and argmax) or prototxt
-(the old res10 text). FOLDER holds labelled pictures as tools/fit_calibration.py describes them. Everything is
+WHAT is turns (decisions 6 and 24), doubt (7), reduced (15), bf16 (16), glance (20), articles (their crop and argmax) or
+prototxt (the old res10 text). FOLDER holds labelled pictures as tools/fit_calibration.py describes them. Everything is
 deterministic.
 """
 
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,10 +21,13 @@ from fit_calibration import CHIP_BORDER, distance_from
 from measure_detection import read_boxes
 
 from dulian.analyzer import RETRY_TURNS
+from dulian.analyzer import _best_confidence as best_confidence
+from dulian.analyzer import _clearly_better as clearly_better
 from dulian.api import load_analyzer
 from dulian.calibration import BUCKETS, expectation
 from dulian.convert import repair_ssd_prototxt
 from dulian.crops import Crops
+from dulian.errors import InputError
 from dulian.faces import Detection
 from dulian.factory import make_detector, make_estimator, open_profile
 from dulian.geometry import iou
@@ -39,7 +43,7 @@ STORE = ModelStore()
 
 
 def open_parts(name: str) -> tuple:  # type: ignore[type-arg]
-    opened = open_profile(PROFILES[name], STORE, threads=2)
+    opened = open_profile(PROFILES[name], STORE, engine="onnxruntime", threads=2)
     sessions = {key: factory.new_session() for key, factory in opened.sessions.items()}
     profile = PROFILES[name]
     return make_detector(profile, sessions[profile.detector.name]), [
@@ -63,30 +67,91 @@ def central(found: tuple[Detection, ...], image: Image) -> Detection:
 
 
 def turns(folder: Path) -> None:
-    """How many pictures are looked at from all sides, righted, and turned by mistake."""
-    analyzer = load_analyzer(threads=2)
+    """How many pictures are looked at from all sides, righted, and turned by mistake, by how sure is sure enough."""
     rows = [row for row in csv.DictReader((folder / "images.csv").open()) if row["kind"] in KINDS_WITH_FACES]
     order = np.random.default_rng(0).permutation(len(rows))[:400]
-    righted = wrong = looks = upright = 0
-    core = analyzer._pipeline.analyzer()
-    for index in order:
-        image = decode_image((folder / rows[index]["file"]).read_bytes()).image
-        calls: list[int] = []
-        detect = core._detector.detect
-        core._detector.detect = lambda *a, detect=detect, calls=calls, **k: (calls.append(1), detect(*a, **k))[1]
-        rotated = analyzer.analyze(image, attributes=()).image.rotated
-        core._detector.detect = detect
-        upright += 1
-        looks += len(calls) > 1
-        wrong += rotated != 0
-        for turn in RETRY_TURNS:
-            stored = np.ascontiguousarray(np.rot90(image, turn // 90))
-            righted += analyzer.analyze(stored, attributes=()).image.rotated == turn
-    print(
-        f"{upright} pictures: all sides looked at {looks / upright:.1%}, turned by mistake {wrong / upright:.1%},",
-        end="",
+    for name, profile in PROFILES.items():
+        detector, _ = open_parts(name)
+        views = []  # each picture upright and turned by one to three quarters counter-clockwise
+        for index in order:
+            image = decode_image((folder / rows[index]["file"]).read_bytes()).image
+            turned = [np.ascontiguousarray(np.rot90(image, quarters)) for quarters in range(4)]
+            views.append([detector.detect(one, min_confidence=profile.min_confidence).detections for one in turned])
+        for sure in (0.7, 0.8, 0.85, 0.9, 0.95):
+            taken = np.array([[turn_taken(seen, stored, sure, profile) for stored in range(4)] for seen in views])
+            looked = np.mean([best_confidence(seen[0]) < sure for seen in views])
+            print(f"{name}, sure from {sure}: all sides looked at {looked:.1%}, turned by mistake", end=" ")
+            print(f"{np.mean(taken[:, 0] != 0):.1%}, righted {np.mean(taken[:, 1:] == [1, 2, 3]):.1%} of turned ones")
+
+
+def turn_taken(seen: list, stored: int, sure: float, profile) -> int:  # type: ignore[no-untyped-def,type-arg]
+    """Clockwise quarters that :class:`dulian.analyzer.Analyzer` turns a picture by that is stored so."""
+    best, taken = seen[stored], 0
+    if best_confidence(best) < sure:
+        for quarters in (turn // 90 for turn in RETRY_TURNS):
+            found = seen[(stored - quarters) % 4]
+            certain = [face for face in found if face.confidence >= profile.retry_confidence]
+            if clearly_better(certain, best):
+                best, taken = found, quarters
+    return taken
+
+
+def glance(folder: Path) -> None:
+    """What a glance changes against looking closely at every picture, and what cutting a few pixels off changes."""
+    profile = PROFILES["standard"]
+    usual, close = (
+        open_profile(each, STORE, engine="onnxruntime", threads=2).new_analyzer()
+        for each in (profile, replace(profile, glance=None))
     )
-    print(f" righted {righted / (3 * upright):.1%} of turned ones")
+    names = [row["file"] for row in csv.DictReader((folder / "images.csv").open()) if row["kind"] != "bad_input"]
+    pictures = taken = faces = missed = added = 0
+    moved, cut = [], []
+    for name in names:
+        try:
+            image = decode_image((folder / name).read_bytes()).image
+        except InputError:
+            continue
+        if profile.glance is None or max(image.shape) < profile.glance.from_side:
+            continue
+        pictures += 1
+        quick, slow = usual.analyze(image).faces, close.analyze(image).faces
+        faces += len(slow)
+        missed += sum(not matches(face, quick) for face in slow)
+        added += sum(not matches(face, slow) for face in quick)
+        if quick != slow:
+            taken += 1
+            moved += [pair for face in slow for pair in matches(face, quick)]
+            less = close.analyze(np.ascontiguousarray(image[: -image.shape[0] // 25, : -image.shape[1] // 25])).faces
+            cut += [pair for face in slow for pair in matches(face, less)]
+    print(f"{pictures} pictures from {profile.glance.from_side} px, {faces} faces:", end=" ")
+    print(f"a glance was enough for {taken}; faces missed {missed}, added {added}")
+    report_moves("glance against close look", moved)
+    report_moves("close look, a twenty-fifth of the picture cut off right and below", cut)
+    for times in (2, 3, 4):
+        for label, each in (("glance", profile), ("close look", replace(profile, glance=None))):
+            print(f"labelled faces enlarged {times} times, {label}: {accuracy(folder, each, times)}")
+
+
+def accuracy(folder: Path, profile, times: int) -> str:  # type: ignore[no-untyped-def]
+    """Gender and age of the labelled faces in pictures that are enlarged."""
+    opened = open_profile(profile, STORE, engine="onnxruntime", threads=2)
+    detector = make_detector(profile, opened.sessions[profile.detector.name].new_session())
+    estimators = [make_estimator(row, opened.sessions[row.name].new_session()) for row in profile.estimators]
+    right, errors = [], []
+    for row, image in subjects(folder, {"face_crop", "face_context"}):
+        large = np.asarray(cv2.resize(image, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC))
+        found = detector.detect(large, min_confidence=profile.min_confidence).detections
+        if not found:
+            continue
+        crops = Crops(large, (central(found, large),))
+        for estimator in estimators:
+            scores = estimator.estimate(crops.cut(estimator.crop))
+            if scores.female is not None:
+                right.append((scores.female[0] >= 0.5) == (row["gender"] == "female"))
+            if scores.age is not None and row["age"].isdigit():
+                value, _ = expectation(scores.age.probabilities[0].astype(np.float64), scores.age.years)
+                errors.append(abs(value - float(row["age"])))
+    return f"{len(right)} found, gender {np.mean(right):.1%}, mean age error {np.mean(errors):.2f} y"
 
 
 def doubt(folder: Path) -> None:
@@ -258,7 +323,7 @@ def prototxt(folder: Path) -> None:
 
 
 KINDS_WITH_FACES = {"face_context", "detect_photo", "photo"}
-MEASURES = {f.__name__: f for f in (turns, doubt, reduced, bf16, articles, prototxt)}
+MEASURES = {f.__name__: f for f in (turns, doubt, reduced, bf16, glance, articles, prototxt)}
 
 if __name__ == "__main__":
     MEASURES[sys.argv[1]](Path(sys.argv[2]))

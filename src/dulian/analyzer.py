@@ -35,9 +35,10 @@ from dulian.faces import (
     Timings,
 )
 from dulian.geometry import turn_points
-from dulian.image import Image
+from dulian.image import Image, resize
 from dulian.messages import REASONS, article_label, hint_message, reason_message
 from dulian.models import AttributeEstimator, DetectionOutcome, Detector
+from dulian.models.side import SideEstimator
 from dulian.quality import MIN_SIZE_PX, QUALITY_CROP, assess
 
 ALL_ATTRIBUTES: frozenset[Attribute] = frozenset(get_args(Attribute))
@@ -47,6 +48,8 @@ Turn = Literal[0, 90, 180, 270]
 RETRY_TURNS: tuple[Turn, ...] = (90, 270, 180)
 # How much more confident a turned look must be: turns 1 upright picture in 200 by mistake, on development photos.
 TURN_MARGIN = 0.04
+# The longer side of the picture that a detector sees, at most.
+LOOK_SIDE = 640
 # Below this size a full decode costs less than the risk of doing it twice.
 REDUCED_FROM_PIXELS = 3_000_000
 WARM_UP_SHAPE = (480, 640, 3)
@@ -104,10 +107,11 @@ class Detail:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FullPicture:
-    """The picture behind a reduced one: its upright size, and how to get its pixels."""
+    """The picture behind a reduced one: its upright size, and how to get its pixels, reduced by one of the factors."""
 
     wh: tuple[int, int]
-    load: Callable[[], Image]
+    load: Callable[[int], Image]
+    reductions: Sequence[int] = (1,)
 
 
 class Analyzer:
@@ -157,27 +161,37 @@ class Analyzer:
         *,
         incomplete: bool = False,
         full: FullPicture | None = None,
+        to_srgb: Callable[[Image], Image] | None = None,
     ) -> AnalysisResult:
         """Analyse an upright ``(H, W, 3)`` BGR picture.
 
         ``incomplete`` says that the decoder had to fill part of it; ``full`` that ``image`` is a reduced
         one. Answers are always in pixels of the full one, which is loaded where a face needs its detail.
+        ``to_srgb`` is for pictures in other colours: only what a network sees of them is converted.
         """
         started = time.perf_counter()
         threshold = self._confidence.minimum if options.min_confidence is None else options.min_confidence
-        view, outcome, turn = self._look(image, threshold)
+        looked_at = image if to_srgb is None else to_srgb(_small(image))
+        view, outcome, turn = self._look(looked_at, threshold)
         detected = time.perf_counter()
         image_wh = full.wh if full else _wh(image)
-        scale = image_wh[0] / image.shape[1], image_wh[1] / image.shape[0]
+        scale = image_wh[0] / looked_at.shape[1], image_wh[1] / looked_at.shape[0]
         upright = [_scale(_turn_back(found, _wh(view), turn), scale) for found in outcome.detections]
         candidates = [_Candidate(*pair) for pair in zip(outcome.detections, upright, strict=True)]
         visible = [candidate for candidate in candidates if candidate.upright.box.clipped(image_wh).area > 0]
-        ranked = _rank(visible, view, image_wh, options.order, incomplete)
+        if looked_at is not image:
+            view, visible = _as_seen_in(_turned(image, turn), view, visible)
+        ranked = _rank(
+            visible, Crops(view, _seen(visible), to_srgb=to_srgb), _wh(view), image_wh, options.order, incomplete
+        )
         chosen = ranked[: options.max_faces]
         loading_ms = 0.0
-        if full is not None and self._lacks_detail(chosen):
-            view, chosen, loading_ms = _in_full(full, chosen, scale, turn)
-        faces = self._describe(chosen, view, image_wh, options, incomplete)
+        if full is not None and _least_side(chosen) < self._detail.face_px:
+            loading = time.perf_counter()
+            view, chosen = self._in_more_detail(view, chosen, full, turn)
+            loading_ms = (time.perf_counter() - loading) * 1000
+        crops = Crops(view, _seen(chosen), to_srgb=to_srgb)
+        faces = self._describe(chosen, crops, _wh(view), image_wh, options, incomplete) if chosen else ()
         finished = time.perf_counter()
         return AnalysisResult(
             image=ImageInfo(*image_wh, turn),
@@ -210,24 +224,27 @@ class Analyzer:
                 best = view, outcome, turn
         return best
 
-    def _lacks_detail(self, chosen: Sequence[_Candidate]) -> bool:
-        return min((_side(candidate.seen) for candidate in chosen), default=np.inf) < self._detail.face_px
+    def _in_more_detail(
+        self, view: Image, chosen: Sequence[_Candidate], full: FullPicture, turn: Turn
+    ) -> tuple[Image, list[_Candidate]]:
+        """The picture no larger than its smallest face needs, turned as ``view`` is, and the faces as seen in it."""
+        least = min(_side(candidate.upright) for candidate in chosen)
+        enough = [factor for factor in full.reductions if least / factor >= self._detail.face_px]
+        return _as_seen_in(_turned(full.load(max(enough, default=1)), turn), view, chosen)
 
     def _describe(
         self,
         chosen: Sequence[_Candidate],
-        view: Image,
+        crops: Crops,
+        view_wh: tuple[int, int],
         image_wh: tuple[int, int],
         options: AnalyzeOptions,
         incomplete: bool,
     ) -> tuple[Face, ...]:
-        if not chosen:
-            return ()
-        crops = Crops(view, tuple(candidate.seen for candidate in chosen))
         ages, genders = self._estimate(crops, len(chosen), options)
         faces = []
         for index, candidate in enumerate(chosen):
-            quality = candidate.assess(crops.cut(QUALITY_CROP)[index], _wh(view), incomplete)
+            quality = candidate.assess(crops.cut(QUALITY_CROP)[index], view_wh, incomplete)
             doubtful = candidate.seen.confidence < self._confidence.doubt
             quality = _add_doubt(quality, genders[index], doubtful)
             faces.append(_make_face(index, candidate.upright, image_wh, ages[index], genders[index], quality))
@@ -238,11 +255,16 @@ class Analyzer:
     ) -> tuple[list[AgeEstimate | None], list[GenderEstimate | None]]:
         ages: list[AgeEstimate | None] = [None] * count
         genders: list[GenderEstimate | None] = [None] * count
-        for estimator in self._estimators:
+        asked = [estimator for estimator in self._estimators if estimator.provides & options.attributes]
+        begun = {
+            estimator: estimator.begin(crops.cut(estimator.crop))
+            for estimator in asked
+            if isinstance(estimator, SideEstimator)
+        }
+        for estimator in sorted(asked, key=lambda one: one in begun):  # what runs aside is waited for last
             wanted = estimator.provides & options.attributes
-            if not wanted:
-                continue
-            scores = estimator.estimate(crops.cut(estimator.crop))
+            aside = begun.get(estimator)  # type: ignore[call-overload]
+            scores = aside.result() if aside else estimator.estimate(crops.cut(estimator.crop))
             if scores.age is not None and "age" in wanted:
                 rows = scores.age.probabilities.astype(np.float64)
                 ages = [self._calibration.age(row, scores.age.years, options.coverage) for row in rows]
@@ -274,23 +296,32 @@ def _clearly_better(turned: Sequence[Detection], so_far: Sequence[Detection]) ->
     return sum(found.confidence for found in turned) > sum(found.confidence for found in so_far)
 
 
-def _in_full(
-    full: FullPicture, chosen: Sequence[_Candidate], scale: tuple[float, float], turn: Turn
-) -> tuple[Image, list[_Candidate], float]:
-    """The full picture, turned as the reduced one was, the faces as seen in it, and the milliseconds of loading it."""
-    started = time.perf_counter()
-    view = _turned(full.load(), turn)
-    loading_ms = (time.perf_counter() - started) * 1000
-    seen_scale = scale if turn in (0, 180) else scale[::-1]
-    return view, [replace(candidate, seen=_scale(candidate.seen, seen_scale)) for candidate in chosen], loading_ms
+def _small(image: Image) -> Image:
+    """The picture at the size in which detectors look at it at most."""
+    scale = min(1.0, LOOK_SIDE / max(image.shape))
+    return resize(image, (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))))
+
+
+def _as_seen_in(other: Image, view: Image, candidates: Sequence[_Candidate]) -> tuple[Image, list[_Candidate]]:
+    """Another size of a view, and the faces as seen in that one."""
+    growth = other.shape[1] / view.shape[1], other.shape[0] / view.shape[0]
+    return other, [replace(candidate, seen=_scale(candidate.seen, growth)) for candidate in candidates]
 
 
 def _wh(image: Image) -> tuple[int, int]:
     return image.shape[1], image.shape[0]
 
 
+def _seen(candidates: Sequence[_Candidate]) -> tuple[Detection, ...]:
+    return tuple(candidate.seen for candidate in candidates)
+
+
 def _side(detection: Detection) -> float:
     return min(detection.box.width, detection.box.height)
+
+
+def _least_side(chosen: Sequence[_Candidate]) -> float:
+    return min((_side(candidate.seen) for candidate in chosen), default=np.inf)
 
 
 def _turned(image: Image, turn: Turn) -> Image:
@@ -322,7 +353,12 @@ def _turn_back(detection: Detection, view_wh: tuple[int, int], turn: Turn) -> De
 
 
 def _rank(
-    candidates: list[_Candidate], view: Image, image_wh: tuple[int, int], order: FaceOrder, incomplete: bool
+    candidates: list[_Candidate],
+    crops: Crops,
+    view_wh: tuple[int, int],
+    image_wh: tuple[int, int],
+    order: FaceOrder,
+    incomplete: bool,
 ) -> list[_Candidate]:
     """Candidates in the order asked for; ties keep the detector's order, most confident first."""
     if order == "confidence":
@@ -330,10 +366,9 @@ def _rank(
     if order == "left_to_right":
         return sorted(candidates, key=lambda candidate: candidate.upright.box.x1)
     if order == "quality":
-        crops = Crops(view, tuple(candidate.seen for candidate in candidates)).cut(QUALITY_CROP)
         scores = {
-            id(candidate): candidate.assess(crop, _wh(view), incomplete).score
-            for candidate, crop in zip(candidates, crops, strict=True)
+            id(candidate): candidate.assess(crop, view_wh, incomplete).score
+            for candidate, crop in zip(candidates, crops.cut(QUALITY_CROP), strict=True)
         }
         return sorted(candidates, key=lambda candidate: -scores[id(candidate)])
     return sorted(candidates, key=lambda candidate: -candidate.upright.box.clipped(image_wh).area)

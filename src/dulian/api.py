@@ -80,8 +80,8 @@ def load_analyzer(
     """Open a profile; the first use of a profile fetches its models unless ``offline``.
 
     ``threads`` is what one picture may use. For throughput call :meth:`FaceAnalyzer.analyze` from
-    several threads instead, each with one. ``precision`` bf16 is for engine openvino on processors that have
-    it: faster, and answers move a little (docs/decisions.md, "bf16").
+    several threads instead, each with one. ``precision`` bf16 needs the extra ``openvino``
+    and a processor that has it: faster, and answers move a little (docs/decisions.md, "bf16").
 
     Raises:
         BackendError: Unknown profile or engine, missing library, missing or damaged weights.

@@ -8,6 +8,7 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 from dulian import __version__
 from dulian.errors import DulianError
@@ -21,7 +22,7 @@ from dulian.machine import (
     physical_memory_bytes,
 )
 from dulian.models.catalog import PROFILES
-from dulian.runtimes import DEFAULT_RUNTIME, RUNTIMES, find_runtime
+from dulian.runtimes import RUNTIMES, Precision, choose_engine, find_runtime
 from dulian.runtimes.opencv_dnn import check_caffe
 from dulian.store import ModelStore
 
@@ -53,7 +54,7 @@ class Examination:
     memory_limit: int | None
     instruction_sets: tuple[str, ...]
     engines: Mapping[str, str]
-    engine_auto: str
+    engine_auto: Mapping[str, str]
     model_folder: str
     profiles: Mapping[str, str]
     chinese_font: str | None
@@ -74,7 +75,7 @@ def examine(store: ModelStore) -> Examination:
         memory_limit=memory_limit_bytes(),
         instruction_sets=instruction_sets(),
         engines={name: _engine_state(name) for name in RUNTIMES},
-        engine_auto=DEFAULT_RUNTIME,
+        engine_auto={precision: choose_engine("auto", precision) for precision in get_args(Precision)},
         model_folder=str(store.write_dir),
         profiles={name: _profile_state(store, name) for name in PROFILES},
         chinese_font=str(font) if (font := find_cjk_font()) else None,
@@ -93,7 +94,7 @@ def _libraries() -> dict[str, str]:
 
 def _engine_state(name: str) -> str:
     try:
-        _, row = find_runtime(name)
+        row = find_runtime(name)
         if row.format == "caffe":
             check_caffe()
     except DulianError as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from typing import Any
 
@@ -15,33 +16,67 @@ from dulian.analyzer import Analyzer, Confidence, Detail
 from dulian.calibration import Calibration
 from dulian.errors import UnknownNameError
 from dulian.faces import ModelInfo
+from dulian.machine import give_back_memory
 from dulian.models import AttributeEstimator, Detector
 from dulian.models.classifier import Classifier
 from dulian.models.res10_ssd import Res10Ssd
 from dulian.models.rows import ModelRow, Profile
+from dulian.models.side import SideEstimator
 from dulian.models.yunet import YuNet
-from dulian.runtimes import Precision, Session, SessionFactory, Weights, find_runtime, load_runtime
+from dulian.runtimes import (
+    Precision,
+    Session,
+    SessionFactory,
+    Weights,
+    choose_engine,
+    find_runtime,
+    load_runtime,
+)
 from dulian.store import ModelStore
 
 # Raise it when decoding, fitting, cropping or quality change an answer: it is part of the digest.
-PREPROCESSING_VERSION = 2
+PREPROCESSING_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
 class AnalyzerFactory:
-    """A profile with its weights opened once; makes an analyzer for each thread that asks."""
+    """A profile with its weights opened once; makes an analyzer for each thread that asks.
+
+    ``solo_sessions`` are of the same weights, for the picture that has the machine to itself: its detector runs on all
+    cores, and its estimators run side by side.
+    """
 
     profile: Profile
     model: ModelInfo
     calibration: Calibration
     sessions: Mapping[str, SessionFactory]
+    solo_sessions: Mapping[str, SessionFactory] | None = None
 
     def new_analyzer(self) -> Analyzer:
         """An analyzer that belongs to the calling thread."""
+        return self._assemble(
+            self.sessions[self.profile.detector.name],
+            [make_estimator(row, self.sessions[row.name].new_session()) for row in self.profile.estimators],
+        )
+
+    @property
+    def new_solo_analyzer(self) -> Callable[[], Analyzer] | None:
+        """Makes an analyzer that uses all cores; None where the others do so too."""
+        return None if self.solo_sessions is None else partial(self._new_solo_analyzer, self.solo_sessions)
+
+    def _new_solo_analyzer(self, sessions: Mapping[str, SessionFactory]) -> Analyzer:
+        def make(row: ModelRow) -> AttributeEstimator:
+            return make_estimator(row, sessions[row.name].new_session())
+
+        *others, own = self.profile.estimators
+        aside = [SideEstimator(partial(make, row)) for row in others]
+        return self._assemble(sessions[self.profile.detector.name], [*aside, make(own)])
+
+    def _assemble(self, detector: SessionFactory, estimators: Sequence[AttributeEstimator]) -> Analyzer:
         profile = self.profile
         return Analyzer(
-            make_detector(profile, self.sessions[profile.detector.name].new_session()),
-            [make_estimator(row, self.sessions[row.name].new_session()) for row in profile.estimators],
+            make_detector(profile, detector.new_session()),
+            estimators,
             self.calibration,
             model=self.model,
             confidence=Confidence(
@@ -61,30 +96,39 @@ def open_profile(
     engine: str = "auto",
     threads: int = 1,
     workers: int = 1,
+    solo_threads: int | None = None,
     precision: Precision = "f32",
 ) -> AnalyzerFactory:
     """Verify and open all weights of a profile on one engine.
 
-    ``workers`` analyzers are expected to run at once, with ``threads`` threads each.
+    ``workers`` analyzers are expected to run at once, with ``threads`` threads each; ``solo_threads`` is what a picture
+    may use while it is alone. Networks that then run on another number of threads are opened a second time.
 
     Raises:
         UnknownNameError: No such engine, or the engine cannot run this profile.
         WeightsError: Weights are missing or damaged.
     """
     check_profile(profile)
+    name = choose_engine(engine, precision)
+    runtime_row = find_runtime(name)
+    runtime = load_runtime(runtime_row)
     # OpenCV's pool serves the whole process; more of it than one worker's share only makes workers fight.
     cv2.setNumThreads(threads)
-    engine_name, runtime_row = find_runtime(engine)
-    runtime = load_runtime(runtime_row)
     opened: dict[str, SessionFactory] = {}
+    solo: dict[str, SessionFactory] = {}
     digests = []
     for row in profile.rows:
-        weights = _load(store, row, runtime_row.format, engine_name)
+        weights = _load(store, row, runtime_row.format, name)
+        open_weights = partial(runtime.open_weights, weights, precision=precision)
+        opened[row.name] = open_weights(threads=threads, workers=workers)
+        if solo_threads is not None:
+            share = solo_threads if row is profile.detector else max(1, solo_threads // len(profile.estimators))
+            solo[row.name] = opened[row.name] if share == threads else open_weights(threads=share, workers=1)
         digests.append(weights.sha256)
-        opened[row.name] = runtime.open_weights(weights, threads=threads, workers=workers, precision=precision)
+    give_back_memory()
     calibration = load_calibration(profile)
-    model = ModelInfo(profile.name, engine_name, _digest(profile, calibration, digests, precision))
-    return AnalyzerFactory(profile, model, Calibration.from_dict(calibration), opened)
+    model = ModelInfo(profile.name, name, _digest(profile, calibration, digests, precision))
+    return AnalyzerFactory(profile, model, Calibration.from_dict(calibration), opened, solo or None)
 
 
 def make_detector(profile: Profile, session: Session) -> Detector:
@@ -92,7 +136,7 @@ def make_detector(profile: Profile, session: Session) -> Detector:
     row = profile.detector
     if row.family == "yunet":
         side = profile.detection_side or 640
-        return YuNet(row, session, long_side=side, nms_iou_threshold=profile.nms_iou_threshold)
+        return YuNet(row, session, long_side=side, nms_iou_threshold=profile.nms_iou_threshold, glance=profile.glance)
     if row.family == "res10_ssd":
         return Res10Ssd(row, session, nms_iou_threshold=profile.nms_iou_threshold)
     raise UnknownNameError(f"{row.name} is no detector")
@@ -135,7 +179,7 @@ def _load(store: ModelStore, row: ModelRow, weights_format: str, engine: str) ->
 
 _THRESHOLDS = (
     *("min_confidence", "sure_confidence", "retry_confidence", "doubt_confidence"),
-    *("nms_iou_threshold", "detection_side", "reduced_side", "detail_px"),
+    *("nms_iou_threshold", "detection_side", "glance", "reduced_side", "detail_px"),
 )
 _FEEDING = ("colour_order", "mean", "scale", "crop", "age_output", "age_years", "gender_output", "gender_labels")
 

@@ -34,12 +34,17 @@ def iou(a: FloatArray, b: FloatArray) -> FloatArray:
 def nms(boxes_xyxy: FloatArray, scores: FloatArray, iou_threshold: float) -> NDArray[np.intp]:
     """Greedy non-maximum suppression: indices of the kept boxes, best first, ties in input order."""
     order = np.argsort(-scores, kind="stable")
+    x1, y1, x2, y2 = boxes_xyxy[order].T
+    areas = _areas(boxes_xyxy[order])
+    left = np.arange(len(order))
     kept: list[int] = []
-    while order.size:
-        best, rest = order[0], order[1:]
-        kept.append(int(best))
-        overlap = iou(boxes_xyxy[best : best + 1], boxes_xyxy[rest])[0]
-        order = rest[overlap <= iou_threshold]
+    while left.size:
+        best, rest = left[0], left[1:]
+        kept.append(int(order[best]))
+        width = np.minimum(x2[best], x2[rest]) - np.maximum(x1[best], x1[rest])
+        height = np.minimum(y2[best], y2[rest]) - np.maximum(y1[best], y1[rest])
+        overlap = np.maximum(width, 0) * np.maximum(height, 0)
+        left = rest[overlap <= iou_threshold * (areas[best] + areas[rest] - overlap)]
     return np.array(kept, np.intp)
 
 

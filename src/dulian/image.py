@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dulian.errors import ImageDecodeError, InferenceError, InputTooLargeError, MalformedInputError
 from dulian.formats import Header, read_header
 from dulian.formats.completeness import holds_less_than_claimed
-from dulian.formats.pixels import decode_pixels, turn_upright
+from dulian.formats.pixels import ColourConversion, decode_pixels, turn_upright
 
 Image = NDArray[np.uint8]
 """A BGR picture, (height, width, 3), or a crop of one."""
@@ -59,7 +59,7 @@ DEFAULT_LIMITS: Final = ImageLimits()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedImage:
-    """A picture: BGR (H, W, 3), upright, C-contiguous.
+    """A picture: BGR (H, W, 3), upright, C-contiguous, in sRGB or with the way there.
 
     ``format`` is one of jpeg, png, webp, bmp, gif, tiff, avif, heif. ``incomplete`` says that the file holds less
     picture than its header claims, the missing part being one flat colour; only JPEG can be so without being refused.
@@ -68,6 +68,7 @@ class DecodedImage:
     image: Image
     format: str
     incomplete: bool = False
+    to_srgb: ColourConversion | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,8 +89,11 @@ class Picture:
         """The factors by which it can be made smaller while it is decoded."""
         return self.header.reductions
 
-    def decode(self, reduction: int = 1) -> DecodedImage:
+    def decode(self, reduction: int = 1, *, own_colours: bool = False) -> DecodedImage:
         """The pixels; as :func:`decode_image` says. A reduced picture has its sides divided and rounded up.
+
+        With ``own_colours`` a colour profile is not applied but handed on as ``to_srgb``, for those who need small
+        parts of the picture only.
 
         Raises:
             ImageDecodeError: damage, or a coding that is not supported.
@@ -98,10 +102,13 @@ class Picture:
         header = self.header
         # A heavy coding is held in full while it is decoded, however small it comes out.
         with _room_for(header.pixels if header.heavy else header.pixels // reduction**2):
-            stored = decode_pixels(header, self.limits.max_profile_pixels, reduction)
+            stored, to_srgb = decode_pixels(header, self.limits.max_profile_pixels, reduction)
             reduced = reduction if stored.shape[0] < header.height else 1
             incomplete = header.scan is not None and holds_less_than_claimed(stored, header.scan, reduced)
-            return DecodedImage(turn_upright(stored, header.orientation), header.format, incomplete)
+            if to_srgb is not None and not own_colours:
+                stored = to_srgb(stored) if header.pixels <= self.limits.max_profile_pixels else stored
+                to_srgb = None
+            return DecodedImage(turn_upright(stored, header.orientation), header.format, incomplete, to_srgb)
 
 
 def decode_image(data: bytes, *, limits: ImageLimits = DEFAULT_LIMITS) -> DecodedImage:
@@ -289,6 +296,9 @@ def to_tensor(
         planes = cv2.split(image)  # whole planes are read twice as fast as every third byte
         for channel in range(3):
             plane = planes[channel if colour_order == "bgr" else 2 - channel]
-            np.subtract(plane, means[channel], out=tensor[index, channel])
-            tensor[index, channel] *= scales[channel]
+            if means[channel] == 0 and scales[channel] == 1:
+                tensor[index, channel] = plane
+            else:
+                np.subtract(plane, means[channel], out=tensor[index, channel])
+                tensor[index, channel] *= scales[channel]
     return tensor

@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+_M_ARENA_MAX = -8  # malloc.h
 INTERESTING_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd")
 
 
@@ -63,6 +67,27 @@ def physical_memory_bytes() -> int | None:
         if line.startswith("MemTotal:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def give_back_memory() -> None:
+    """Return what has been freed to the operating system, where the C library is asked to (glibc).
+
+    Loading networks frees as much as it keeps, and glibc holds on to it.
+    """
+    if sys.platform == "linux":
+        with suppress(AttributeError, OSError):  # musl has no malloc_trim
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def limit_malloc_arenas(arenas: int = 1) -> None:
+    """Have glibc keep its memory in few pools instead of one for every thread; call it before threads are started.
+
+    Each pool holds on to what its threads needed at most. A picture takes a few hundred blocks, so that even one pool
+    is hardly ever waited for. Programs may call it, libraries should not.
+    """
+    if sys.platform == "linux":
+        with suppress(AttributeError, OSError):  # musl has no mallopt
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, arenas)
 
 
 def instruction_sets() -> tuple[str, ...]:

@@ -35,7 +35,7 @@ FULL_SIZE_PX = 112
 def assess(detection: Detection, crop: Image, image_wh: tuple[int, int], *, size_px: int, incomplete: bool) -> Quality:
     """Judge one face by its unclipped detection, its :data:`QUALITY_CROP` and the size it was photographed in."""
     gray = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
-    brightness = float(gray.mean()) / 255
+    brightness = cv2.mean(gray)[0] / 255
     sharpness = _sharpness(np.asarray(gray, np.uint8), brightness)
     pose = estimate_pose(detection.landmarks) if detection.landmarks else None
     hidden = _hidden_share(detection.box, image_wh)
@@ -84,7 +84,8 @@ def estimate_pose(landmarks: Landmarks) -> Pose:
 def _sharpness(gray: NDArray[np.uint8], brightness: float) -> float:
     """Share of fine detail; scaled by brightness, because a dark picture is not a blurred one."""
     gain = min(USUAL_BRIGHTNESS / max(brightness, 1e-6), MAX_GAIN)
-    variance = float(cv2.Laplacian(gray, cv2.CV_32F).var()) * gain**2
+    deviation = float(cv2.meanStdDev(cv2.Laplacian(gray, cv2.CV_16S))[1][0, 0])
+    variance = (deviation * gain) ** 2
     return variance / (variance + HALF_SHARP)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -335,7 +336,7 @@ def test_a_full_disk_for_output_is_one_line(album: Path, model_store, arguments:
 def test_terminals_without_chinese(dulian, album: Path, encoding: str) -> None:  # type: ignore[no-untyped-def]
     run = dulian(album / "astronaut.png", "--language", "zh", PYTHONIOENCODING=encoding, PYTHONUTF8="0")
     assert run.code == 0
-    assert "(38-43)" in run.out
+    assert re.search(r"\(\d+-\d+\)", run.out)
 
 
 def test_many_pictures_show_how_far_it_is(album: Path, model_store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

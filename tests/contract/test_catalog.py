@@ -60,7 +60,7 @@ def test_names_and_aliases_are_used_once() -> None:
 @pytest.mark.weights
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_every_row_loads_and_answers_in_its_own_shape(model_store: ModelStore, row: ModelRow) -> None:
-    _, runtime = find_runtime("auto")
+    runtime = find_runtime("onnxruntime")
     session = load_runtime(runtime).open_weights(model_store.load(row), threads=1).new_session()
     image = np.random.default_rng(0).integers(0, 255, (227, 227, 3), np.uint8)
     if row.provides == {"detection"}:

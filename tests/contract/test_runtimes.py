@@ -16,7 +16,18 @@ import pytest
 from dulian.errors import MissingDependencyError, SharedSessionError, UnknownNameError, WeightsError
 from dulian.models.catalog import all_rows
 from dulian.models.rows import ModelRow
-from dulian.runtimes import RUNTIMES, Session, SessionFactory, Tensor, Weights, find_runtime, load_runtime
+from dulian.runtimes import (
+    RUNTIMES,
+    Precision,
+    Session,
+    SessionFactory,
+    Tensor,
+    Weights,
+    choose_engine,
+    find_runtime,
+    load_runtime,
+)
+from dulian.runtimes.onnxruntime import OnnxRuntimeFactory
 from dulian.store import ModelStore
 
 OPENCV_MAJOR = int(cv2.__version__.partition(".")[0])
@@ -28,8 +39,8 @@ pytestmark = pytest.mark.weights
 
 
 def open_row(store: ModelStore, row: ModelRow, engine: str, workers: int = 1) -> SessionFactory:
-    name, runtime = find_runtime(engine)
-    weights = store.load(row) if RUNTIMES[name].format == "onnx" else store.load_originals(row)
+    runtime = find_runtime(engine)
+    weights = store.load(row) if runtime.format == "onnx" else store.load_originals(row)
     return load_runtime(runtime).open_weights(weights, threads=1, workers=workers)
 
 
@@ -102,7 +113,7 @@ def test_answers_are_the_callers_own(model_store: ModelStore, row: ModelRow, eng
 
 
 def test_damaged_weights_are_refused(engine: str) -> None:
-    _, runtime = find_runtime(engine)
+    runtime = find_runtime(engine)
     with pytest.raises(WeightsError, match="broken"):
         load_runtime(runtime).open_weights(Weights("broken", "", (b"\x08\x07not a network",)), threads=1)
 
@@ -133,6 +144,13 @@ def test_caffe_originals_under_opencv_5_say_what_to_do(model_store: ModelStore) 
         pytest.skip(f"OpenCV {cv2.__version__} still reads Caffe")
     with pytest.raises(MissingDependencyError, match="no Caffe importer"):
         open_row(model_store, ROWS["age_net"], "opencv-caffe")
+
+
+def test_onnx_runtime_keeps_no_second_copy_of_the_weights(model_store: ModelStore, row: ModelRow) -> None:
+    factory = open_row(model_store, row, "onnxruntime")
+    assert isinstance(factory, OnnxRuntimeFactory)
+    assert factory._model._model_bytes is None
+    assert factory.new_session().run(tensor_for(row, 0))
 
 
 # ── threads ──────────────────────────────────────────────────────────────────────────────────────
@@ -206,6 +224,22 @@ def test_the_check_above_catches_a_shared_net(model_store: ModelStore) -> None:
 def test_an_unknown_engine_names_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match="choose from auto, onnxruntime"):
         find_runtime("tpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "chosen"),
+    [
+        ("auto", "f32", "onnxruntime"),
+        ("auto", "bf16", "openvino"),
+        *((name, precision, name) for name in (*RUNTIMES, "tpu") for precision in ("f32", "bf16")),
+    ],
+)
+def test_auto_is_the_engine_that_does_what_is_asked(name: str, precision: Precision, chosen: str) -> None:
+    assert choose_engine(name, precision) == chosen
+
+
+def test_a_runtime_is_found_by_its_name() -> None:
+    assert {name: find_runtime(name) for name in RUNTIMES} == RUNTIMES
 
 
 def test_an_engine_that_is_not_installed_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ def main() -> None:
     dev = Path(os.environ["DULIAN_DEV_DATA"])
     pictures |= {name: (dev / name).read_bytes() for name in DEV_PHOTOS}
     for profile in PROFILES:
-        analyzer = load_analyzer(profile, model_dir=store.write_dir)
+        analyzer = load_analyzer(profile, engine="onnxruntime", model_dir=store.write_dir)
         answers = {name: analyzer.analyze(data).to_dict()["faces"] for name, data in pictures.items()}
         target = Path(__file__).parent / "answers" / f"{profile}.json"
         target.parent.mkdir(exist_ok=True)

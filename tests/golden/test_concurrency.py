@@ -10,7 +10,12 @@ import cv2
 import pytest
 
 from dulian.api import FaceAnalyzer, load_analyzer
+from dulian.faces import AnalysisResult
+from dulian.factory import open_profile
+from dulian.image import ImageLimits
 from dulian.models.catalog import PROFILES
+from dulian.models.rows import Profile
+from dulian.pipeline import Pipeline
 from dulian.runtimes import RUNTIMES
 from dulian.store import ModelStore
 from tests.golden.pictures import sample_pictures
@@ -27,10 +32,14 @@ ROUNDS = 3
 pytestmark = pytest.mark.weights
 
 
+def without_timings(result: AnalysisResult) -> str:
+    told = result.to_dict()
+    del told["timings_ms"]
+    return json.dumps(told)
+
+
 def answer(analyzer: FaceAnalyzer, data: bytes) -> str:
-    result = analyzer.analyze(data).to_dict()
-    del result["timings_ms"]
-    return json.dumps(result)
+    return without_timings(analyzer.analyze(data))
 
 
 @pytest.mark.parametrize(("profile", "engine"), CONFIGURATIONS)
@@ -44,6 +53,19 @@ def test_eight_threads_answer_as_one(profile: str, engine: str, model_store: Mod
     with ThreadPoolExecutor(THREADS) as pool:
         concurrent = list(pool.map(lambda index: answer(analyzer, pictures[index]), work))
     assert concurrent == [serial[index] for index in work]
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_it_does_not_show_who_was_alone(profile: Profile, model_store: ModelStore, samples: Path) -> None:
+    """Pictures get the solo analyzer or the shared one as it happens; both have the same answers."""
+    opened = open_profile(profile, model_store, workers=4, solo_threads=2)
+    shared = Pipeline(opened.new_analyzer, limits=ImageLimits())
+    pictures = list(sample_pictures(samples).values())
+    serial = [without_timings(shared.analyze(data)[0]) for data in pictures]
+    both = Pipeline(opened.new_analyzer, limits=ImageLimits(), new_solo_analyzer=opened.new_solo_analyzer)
+    assert [without_timings(both.analyze(data)[0]) for data in pictures] == serial
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda data: without_timings(both.analyze(data)[0]), pictures)) == serial
 
 
 def test_the_comparison_notices_a_swapped_answer(model_store: ModelStore, samples: Path) -> None:

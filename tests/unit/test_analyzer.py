@@ -233,13 +233,15 @@ class Loading:
     def __init__(self, image: np.ndarray, across: int = 4, down: int = 4) -> None:
         self.image = np.repeat(np.repeat(image, down, axis=0), across, axis=1)
         self.loads = 0
+        self.factor: int | None = None
 
-    def picture(self) -> FullPicture:
-        def load() -> np.ndarray:
+    def picture(self, *reductions: int) -> FullPicture:
+        def load(factor: int) -> np.ndarray:
             self.loads += 1
-            return self.image
+            self.factor = factor
+            return self.image[::factor, ::factor]
 
-        return FullPicture((self.image.shape[1], self.image.shape[0]), load)
+        return FullPicture((self.image.shape[1], self.image.shape[0]), load, reductions or (1,))
 
 
 def test_large_faces_are_answered_from_the_reduced_picture() -> None:
@@ -269,6 +271,16 @@ def test_small_faces_are_answered_from_the_full_picture() -> None:
     assert tuple(result.faces[1].box) == (1200, 200, 1400, 400)
 
 
+@pytest.mark.parametrize(("side", "factor"), [(60, None), (59, 2), (30, 2), (29, 1), (10, 1)])
+def test_a_picture_is_loaded_no_larger_than_its_smallest_face_needs(side: int, factor: int | None) -> None:
+    image = picture(*COLOURED)
+    behind = Loading(image)
+    found = FakeDetector(MIDDLE, face_at(300, 50, side))
+    result = make_analyzer(found).analyze(image, full=behind.picture(1, 2, 4, 8))
+    assert behind.factor == factor
+    assert tuple(result.faces[1].box) == (1200, 200, 1200 + 4 * side, 200 + 4 * side)
+
+
 @pytest.mark.parametrize("turn", [90, 180, 270])
 def test_a_turned_picture_is_loaded_turned(turn: int) -> None:
     upright = picture((face_at(300, 50, 50), (0, 0, 255)))
@@ -296,6 +308,156 @@ def test_a_rejected_candidate_is_told_in_pixels_of_the_full_picture() -> None:
     assert result.hint is not None
     assert result.hint.best_candidate is not None
     assert tuple(result.hint.best_candidate.box) == (400, 400, 600, 600)
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+@pytest.mark.parametrize(("side", "factor"), [(59, 2), (30, 2), (29, 1)])
+def test_a_turned_picture_is_loaded_turned_and_no_larger_than_needed(turn: int, side: int, factor: int) -> None:
+    small = face_at(300, 50, side)
+    upright = picture((MIDDLE, (255, 0, 128)), (small, (0, 0, 255)))
+    stored = np.ascontiguousarray(np.rot90(upright, turn // 90))
+
+    class OnlyUpright(FakeDetector):
+        def detect(self, image: np.ndarray, *, min_confidence: float) -> DetectionOutcome:
+            same = image.shape == upright.shape and (image == upright).all()
+            return super().detect(image, min_confidence=min_confidence) if same else DetectionOutcome(())
+
+    behind = Loading(stored)
+    found = make_analyzer(OnlyUpright(MIDDLE, small)).analyze(stored, full=behind.picture(1, 2, 4, 8))
+    assert (behind.loads, behind.factor) == (1, factor)
+    assert found.image.rotated == turn
+    assert [face.age.value for face in found.faces if face.age] == [50, 33]
+    assert [face.quality.size_px for face in found.faces] == [400, 4 * side]
+    for face, colour in zip(found.faces, ((255, 0, 128), (0, 0, 255)), strict=True):
+        x1, y1, x2, y2 = (round(edge) for edge in face.box)
+        assert (behind.image[y1:y2, x1:x2] == colour).all()
+
+
+# ── pictures in other colours ────────────────────────────────────────────────────────────────────
+
+
+class Exchange:
+    """The way to sRGB of pictures whose red and blue are exchanged; remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.sides: list[int] = []
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        self.sides.append(max(image.shape))
+        return np.ascontiguousarray(image[..., ::-1])
+
+
+class Seeing(FakeDetector):
+    """Remembers the pictures that it was shown."""
+
+    def __init__(self, *detections: Detection, only_wh: tuple[int, int] | None = None) -> None:
+        super().__init__(*detections, only_wh=only_wh)
+        self.seen: list[np.ndarray] = []
+
+    def detect(self, image: np.ndarray, *, min_confidence: float) -> DetectionOutcome:
+        self.seen.append(image)
+        return super().detect(image, min_confidence=min_confidence)
+
+
+def exchanged(image: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def enlarged(image: np.ndarray, factor: int) -> np.ndarray:
+    return np.repeat(np.repeat(image, factor, axis=0), factor, axis=1)
+
+
+@pytest.mark.parametrize("order", ["size", "quality"])
+def test_colours_are_converted_for_the_networks_alone(order: str) -> None:
+    options = AnalyzeOptions(order=order)  # type: ignore[arg-type]
+    plain, stored = picture(*COLOURED), exchanged(picture(*COLOURED))
+    stored.flags.writeable = False
+    eager, lazy = Seeing(LEFT, MIDDLE, RIGHT), Seeing(LEFT, MIDDLE, RIGHT)
+    expected = make_analyzer(eager).analyze(plain, options)
+    result = make_analyzer(lazy).analyze(stored, options, to_srgb=Exchange())
+    assert result.faces == expected.faces
+    np.testing.assert_array_equal(lazy.seen[0], eager.seen[0])
+    np.testing.assert_array_equal(stored, exchanged(picture(*COLOURED)))
+
+
+def test_order_by_quality_is_judged_in_srgb() -> None:
+    """The eye, and so the measure of sharpness, hardly notices a fine pattern in blue, and well one in red."""
+    left, right = face_at(40, 50, 80), face_at(240, 50, 80)
+    noise = np.random.default_rng(0).integers(60, 190, (HEIGHT, WIDTH), np.uint8)
+    stored = np.full((HEIGHT, WIDTH, 3), 128, np.uint8)
+    stored[:, :200, 0] = noise[:, :200]
+    stored[:, 200:, 2] = noise[:, 200:]
+    options = AnalyzeOptions(order="quality")
+    for convert, best in ((None, right), (Exchange(), left)):
+        result = make_analyzer(FakeDetector(left, right)).analyze(stored, options, to_srgb=convert)
+        assert result.faces[0].box == best.box
+        assert result.faces[0].quality.score > result.faces[1].quality.score
+
+
+def test_only_what_a_network_sees_is_converted() -> None:
+    """2000 x 1500 pixels are seen as 640 x 480, which the fake's faces are given in."""
+    convert = Exchange()
+    detector = Seeing(*(face_at(1.6 * x, 80, 96) for x in (120, 300)))
+    stored = exchanged(enlarged(picture((face_at(120, 50, 60), (0, 0, 255))), 5))
+    result = make_analyzer(detector).analyze(stored, to_srgb=convert)
+    assert detector.seen[0].shape == (480, 640, 3)
+    assert sorted(set(convert.sides)) == [16, 112, 640]  # the estimator's crop, that of quality, the look
+    assert [tuple(face.box) for face in result.faces] == [
+        pytest.approx((5 * x, 250, 5 * x + 300, 550)) for x in (120, 300)
+    ]
+    assert [face.age.value for face in result.faces if face.age] == [33, 50]
+    assert [round(face.gender.female_probability, 2) for face in result.faces if face.gender] == [1, 0.5]
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+@pytest.mark.parametrize("reduced", [False, True])
+def test_a_turned_picture_in_other_colours_is_read_in_its_own_place(turn: int, reduced: bool) -> None:
+    small = face_at(300, 50, 50)
+    upright = enlarged(picture((small, (0, 0, 255))), 3)
+    stored = exchanged(np.rot90(upright, turn // 90))
+
+    class OnlyUpright(FakeDetector):
+        def detect(self, image: np.ndarray, *, min_confidence: float) -> DetectionOutcome:
+            red = (slice(90, 150), slice(490, 550))  # well inside the face, at 640 x 480
+            same = image.shape == (480, 640, 3) and (image[red] == (0, 0, 255)).all()
+            return super().detect(image, min_confidence=min_confidence) if same else DetectionOutcome(())
+
+    behind = Loading(stored)
+    detector = OnlyUpright(face_at(480, 80, 80))
+    full = behind.picture(1, 2, 4) if reduced else None
+    result = make_analyzer(detector).analyze(stored, to_srgb=Exchange(), full=full)
+    assert result.image.rotated == turn
+    (face,) = result.faces
+    assert face.age is not None
+    assert face.age.value == 33
+    x1, y1, x2, y2 = (round(edge) for edge in face.box)
+    whole = behind.image if reduced else stored
+    assert (result.image.width, result.image.height) == whole.shape[1::-1]
+    assert (whole[y1:y2, x1:x2] == (255, 0, 0)).all()
+    assert (x2 - x1) * (y2 - y1) == pytest.approx(150**2 * (16 if reduced else 1), rel=0.02)
+    assert behind.loads == 0  # 150 pixels are enough
+
+
+def test_a_small_face_in_other_colours_is_read_in_the_full_picture() -> None:
+    small = face_at(300, 50, 50)
+    behind = Loading(exchanged(picture((small, (0, 0, 255)))))
+    detector = FakeDetector(small)
+    result = make_analyzer(detector).analyze(exchanged(picture()), full=behind.picture(1, 2), to_srgb=Exchange())
+    assert (behind.loads, behind.factor) == (1, 2)
+    (face,) = result.faces
+    assert tuple(face.box) == (1200, 200, 1400, 400)
+    assert face.age is not None
+    assert face.gender is not None
+    assert face.age.value == 33
+    assert face.gender.female_probability == pytest.approx(1)
+
+
+def test_a_rejected_candidate_in_other_colours_is_told_in_pixels_of_the_picture() -> None:
+    detector = FakeDetector(face_at(100, 100, 50, 0.4))
+    result = make_analyzer(detector).analyze(np.zeros((960, 1280, 3), np.uint8), to_srgb=Exchange())
+    assert result.hint is not None
+    assert result.hint.best_candidate is not None
+    assert tuple(result.hint.best_candidate.box) == pytest.approx((200, 200, 300, 300))
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.golden.pictures import sample_pictures
 
 from dulian import factory
 from dulian.api import load_analyzer
 from dulian.errors import UnknownNameError, WeightsError
-from dulian.factory import open_profile
+from dulian.factory import AnalyzerFactory, open_profile
+from dulian.image import decode_image
 from dulian.models.catalog import PROFILES, find_profile
+from dulian.models.side import SideEstimator
+from dulian.runtimes.onnxruntime import OnnxRuntimeFactory
 from dulian.store import ModelStore
 
 pytestmark = pytest.mark.weights
@@ -47,6 +51,7 @@ def test_the_digest_names_everything_that_shapes_an_answer(
     others = {
         digest(model_store, find_profile("classic")),
         digest(model_store, replace(STANDARD, min_confidence=0.61)),
+        digest(model_store, replace(STANDARD, glance=None)),
         digest(model_store, replace(STANDARD, estimators=STANDARD.estimators[:1])),
     }
     monkeypatch.setattr(factory, "PREPROCESSING_VERSION", 10_000)
@@ -56,7 +61,7 @@ def test_the_digest_names_everything_that_shapes_an_answer(
     monkeypatch.setattr(factory, "load_calibration", lambda _: table)
     others.add(digest(model_store))
     assert usual not in others
-    assert len(others) == 5
+    assert len(others) == 6
 
 
 def test_each_profile_has_its_own_threshold(model_store: ModelStore) -> None:
@@ -66,3 +71,61 @@ def test_each_profile_has_its_own_threshold(model_store: ModelStore) -> None:
 def test_caffe_originals_are_for_profiles_that_have_them(model_store: ModelStore) -> None:
     with pytest.raises(UnknownNameError, match="use profile classic"):
         open_profile(STANDARD, model_store, engine="opencv-caffe")
+
+
+# ── a picture that has the machine to itself ─────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+def test_solo_analyzers_answer_as_the_shared_ones(profile, model_store: ModelStore, samples: Path) -> None:  # type: ignore[no-untyped-def]
+    opened = open_profile(profile, model_store, solo_threads=2)
+    assert opened.new_solo_analyzer is not None
+    shared, solo = opened.new_analyzer(), opened.new_solo_analyzer()
+    for name, data in sample_pictures(samples).items():
+        image = decode_image(data).image
+        expected, answer = shared.analyze(image).to_dict(), solo.analyze(image).to_dict()
+        assert answer["faces"] == expected["faces"], name
+        assert answer["model"] == expected["model"]
+
+
+def threads_of(opened: AnalyzerFactory, *, solo: bool) -> list[int]:
+    """Threads of each network, as ONNX Runtime was told, the detector first."""
+    sessions = opened.solo_sessions if solo else opened.sessions
+    assert sessions is not None
+    made = [sessions[row.name] for row in opened.profile.rows]
+    return [
+        one._model.get_session_options().intra_op_num_threads for one in made if isinstance(one, OnnxRuntimeFactory)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("threads", "solo_threads", "alone", "reopened"),
+    [(1, 2, [2, 1, 1], {"yunet"}), (2, 2, [2, 1, 1], {"dlib_age", "dlib_gender"}), (1, 1, [1, 1, 1], set())],
+)
+def test_networks_are_opened_again_only_for_another_number_of_threads(
+    model_store: ModelStore, threads: int, solo_threads: int, alone: list[int], reopened: set[str]
+) -> None:
+    opened = open_profile(STANDARD, model_store, threads=threads, solo_threads=solo_threads)
+    assert threads_of(opened, solo=False) == [threads] * 3
+    assert threads_of(opened, solo=True) == alone
+    assert opened.solo_sessions is not None
+    assert {name for name, own in opened.solo_sessions.items() if own is not opened.sessions[name]} == reopened
+
+
+def test_a_solo_analyzer_reads_faces_with_its_networks_side_by_side(model_store: ModelStore) -> None:
+    opened = open_profile(STANDARD, model_store, solo_threads=2)
+    assert opened.new_solo_analyzer is not None
+    aside = [isinstance(estimator, SideEstimator) for estimator in opened.new_solo_analyzer()._estimators]
+    assert sorted(aside) == [False, True]
+    assert not any(isinstance(estimator, SideEstimator) for estimator in opened.new_analyzer()._estimators)
+
+
+def test_without_threads_for_solo_pictures_there_are_no_solo_analyzers(model_store: ModelStore) -> None:
+    opened = open_profile(STANDARD, model_store, threads=2)
+    assert opened.solo_sessions is None
+    assert opened.new_solo_analyzer is None
+
+
+def test_bf16_is_left_to_the_engine_that_does_it(model_store: ModelStore) -> None:
+    assert open_profile(STANDARD, model_store, precision="bf16").model.engine == "openvino"
+    assert open_profile(STANDARD, model_store).model.engine == "onnxruntime"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import struct
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from tests.pictures import (
     ORIENTATIONS,
+    adobe_profile,
     animated_png,
     chunk,
     exif,
+    in_adobe_rgb,
     on_white,
     picture,
     png,
@@ -34,7 +38,8 @@ from tests.pictures import (
 )
 
 from dulian.errors import ImageDecodeError, InputError, InputTooLargeError, MalformedInputError, UnsupportedImageError
-from dulian.image import ImageLimits, decode_image
+from dulian.formats.pixels import _srgb_transform
+from dulian.image import ImageLimits, decode_image, open_picture
 
 GREY = np.repeat(np.asarray(picture("L"))[..., None], 3, axis=2)
 LOSSY = 6.0
@@ -235,6 +240,128 @@ def test_bad_profiles_are_ignored(profile: bytes) -> None:
 def test_grey_jpeg_with_rgb_profile_stays_grey() -> None:
     image = decoded_rgb(save(picture("L"), "JPEG", quality=92, icc_profile=srgb_profile()))
     assert distance(image, GREY) < 2
+
+
+# ── colours handed on ────────────────────────────────────────────────────────────────────────────
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 92},
+    "PNG": {},
+    "WEBP": {"quality": 92},
+    "TIFF": {},
+    "AVIF": {"quality": 92},
+}
+HANDED_ON = ("JPEG", "PNG", "WEBP")
+
+
+@pytest.mark.parametrize("profile", [adobe_profile(), swapped_profile()], ids=["adobe", "swapped"])
+@pytest.mark.parametrize("name", HANDED_ON)
+def test_colours_are_converted_now_or_handed_on(name: str, profile: bytes) -> None:
+    plain = decode_image(save(picture(), name, **OPTIONS[name]))
+    opened = open_picture(save(picture(), name, icc_profile=profile, **OPTIONS[name]))
+    converted, own = opened.decode(), opened.decode(own_colours=True)
+    assert converted.to_srgb is None
+    assert own.to_srgb is not None
+    assert np.array_equal(own.image, plain.image)
+    assert distance(own.image, converted.image) > 5
+    before = own.image.copy()
+    assert np.array_equal(own.to_srgb(own.image), converted.image)
+    assert np.array_equal(own.image, before)
+
+
+def test_colours_of_heic_are_handed_on_too() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed, so there is no HEIC")
+    out = io.BytesIO()
+    pillow_heif.from_pillow(picture()).save(out, quality=92, icc_profile=swapped_profile())
+    opened = open_picture(out.getvalue())
+    converted, own = opened.decode(), opened.decode(own_colours=True)
+    assert converted.to_srgb is None
+    assert distance(converted.image, scene()) < LOSSY
+    assert own.to_srgb is not None
+    assert np.array_equal(own.to_srgb(own.image), converted.image)
+
+
+@pytest.mark.parametrize("name", ["TIFF", "AVIF"])
+def test_what_pillow_decodes_is_converted_at_once(name: str) -> None:
+    opened = open_picture(save(picture(), name, icc_profile=swapped_profile(), **OPTIONS[name]))
+    own = opened.decode(own_colours=True)
+    assert own.to_srgb is None
+    assert np.array_equal(own.image, opened.decode().image)
+
+
+@pytest.mark.parametrize("name", HANDED_ON)
+@pytest.mark.parametrize("profile", [None, srgb_profile(), b"nonsense"])
+def test_srgb_has_nothing_to_hand_on(name: str, profile: bytes | None) -> None:
+    options = OPTIONS[name] | ({} if profile is None else {"icc_profile": profile})
+    own = open_picture(save(picture(), name, **options)).decode(own_colours=True)
+    assert own.to_srgb is None
+    assert distance(own.image[..., ::-1], scene()) < LOSSY
+
+
+def test_adobe_rgb_comes_out_as_the_colours_it_was_made_from() -> None:
+    """Beyond sRGB there is nothing to lose: the scene was sRGB before."""
+    image = decoded_rgb(save(in_adobe_rgb(picture()), "PNG", icc_profile=adobe_profile()))
+    assert distance(image, scene()) < 1
+    assert distance(np.asarray(in_adobe_rgb(picture())), scene()) > 5
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("reduction", [1, 2, 8])
+def test_a_part_in_srgb_is_a_part_of_the_picture_in_srgb(orientation: int, reduction: int) -> None:
+    data = save(picture(), "JPEG", quality=92, icc_profile=adobe_profile(), exif=exif(orientation))
+    opened = open_picture(data)
+    converted, own = opened.decode(reduction).image, opened.decode(reduction, own_colours=True)
+    assert own.to_srgb is not None
+    height, width = converted.shape[:2]
+    for rows_, columns in ((slice(3, height - 2), slice(2, width // 2)), (slice(0, 1), slice(width - 1, width))):
+        part = own.image[rows_, columns]
+        assert np.array_equal(own.to_srgb(part), converted[rows_, columns])
+        assert np.array_equal(own.to_srgb(np.ascontiguousarray(part)), converted[rows_, columns])
+
+
+def test_a_picture_too_large_to_be_converted_hands_its_colours_on() -> None:
+    data = save(picture(), "JPEG", quality=92, icc_profile=swapped_profile())
+    opened = open_picture(data, limits=ImageLimits(max_profile_pixels=1000))
+    converted, own = opened.decode(), opened.decode(own_colours=True)
+    assert converted.to_srgb is None
+    assert np.array_equal(converted.image, own.image)
+    assert own.to_srgb is not None
+    assert distance(own.to_srgb(own.image)[..., ::-1], scene()[..., ::-1]) < LOSSY
+
+
+def variants(count: int) -> list[bytes]:
+    """Adobe RGB, made in different years."""
+    profile = adobe_profile()
+    return [profile[:24] + struct.pack(">H", 1900 + year) + profile[26:] for year in range(count)]
+
+
+def test_few_profiles_are_remembered_and_all_are_applied() -> None:
+    most = _srgb_transform.cache_info().maxsize
+    assert most is not None
+    assert most <= 64
+    converted = {
+        decode_image(save(picture(), "PNG", icc_profile=profile)).image.tobytes() for profile in variants(most + 8)
+    }
+    assert converted == {decode_image(save(picture(), "PNG", icc_profile=adobe_profile())).image.tobytes()}
+    assert _srgb_transform.cache_info().currsize <= most
+
+
+def test_eight_threads_convert_as_one() -> None:
+    threads, rounds = 8, 6
+    turned = [np.ascontiguousarray(np.rot90(scene(640, 480), turn)) for turn in range(4)]
+    files = [save(picture(array=array), "PNG", icc_profile=adobe_profile()) for array in turned]
+    serial = [decode_image(data).image.tobytes() for data in files]
+    assert len(set(serial)) == 4
+    _srgb_transform.cache_clear()
+    start = threading.Barrier(threads)
+
+    def convert(offset: int) -> list[bool]:
+        start.wait()
+        indices = [(offset + turn) % 4 for turn in range(rounds)]
+        return [decode_image(files[index]).image.tobytes() == serial[index] for index in indices]
+
+    with ThreadPoolExecutor(threads) as pool:
+        assert list(pool.map(convert, range(threads))) == [[True] * rounds] * threads
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -60,6 +63,51 @@ def test_workers_and_threads_never_exceed_the_cores(pictures: int, cores: int) -
 
 def test_instruction_sets_are_named() -> None:
     assert machine.instruction_sets()
+
+
+# ── memory that was freed ────────────────────────────────────────────────────────────────────────
+
+
+class CLibrary:
+    """A C library that remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, ...]] = []
+
+    def malloc_trim(self, *numbers: int) -> None:
+        self.asked.append(numbers)
+
+    def mallopt(self, *numbers: int) -> None:
+        self.asked.append(numbers)
+
+
+def test_giving_back_memory_leaves_what_is_in_use() -> None:
+    kept = [bytes([index]) * 100_000 for index in range(20)]
+    machine.give_back_memory()
+    assert kept == [bytes([index]) * 100_000 for index in range(20)]
+
+
+@pytest.mark.parametrize(("system", "asked"), [("linux", [(0,), (-8, 1)]), ("darwin", []), ("win32", [])])
+def test_only_the_c_library_of_linux_is_asked(
+    system: str, asked: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = CLibrary()
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
+    monkeypatch.setattr(sys, "platform", system)
+    machine.give_back_memory()
+    machine.limit_malloc_arenas()
+    assert library.asked == asked
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_: object) -> None:
+        raise OSError("no library at all")
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    for library in (lambda _: SimpleNamespace(), none):
+        monkeypatch.setattr(ctypes, "CDLL", library)
+        machine.give_back_memory()
+        machine.limit_malloc_arenas()
 
 
 def _write(root: Path, files: dict[str, str]) -> None:

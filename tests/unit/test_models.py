@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.fakes import FakeSession
@@ -10,8 +12,8 @@ from dulian.errors import InferenceError
 from dulian.models.catalog import DLIB_GENDER, RES10_SSD, YUNET, all_rows
 from dulian.models.classifier import MAX_BATCH, Classifier
 from dulian.models.res10_ssd import Res10Ssd
-from dulian.models.rows import ModelRow
-from dulian.models.yunet import STRIDES, YuNet
+from dulian.models.rows import Glance, ModelRow
+from dulian.models.yunet import STRIDES, YuNet, decode
 from dulian.runtimes import Tensor
 
 # What each network was trained with (the models' own deploy files and manifests), written out once more on purpose.
@@ -57,7 +59,10 @@ def test_res10_tells_the_best_rejected_candidate() -> None:
     assert outcome.best_rejected.confidence == pytest.approx(0.4)
 
 
-def yunet_outputs(wh: tuple[int, int], cells: dict[tuple[int, int, int], float]) -> dict[str, Tensor]:
+Cells = dict[tuple[int, int, int], float]
+
+
+def yunet_outputs(wh: tuple[int, int], cells: Cells) -> dict[str, Tensor]:
     """Outputs that are silent but for ``{(stride, column, row): score}``; boxes are two cells wide and high."""
     outputs: dict[str, Tensor] = {}
     for stride in STRIDES:
@@ -114,3 +119,196 @@ def test_answers_that_are_no_probabilities_are_our_error(broken: list[float]) ->
         Classifier(DLIB_GENDER, FakeSession(probabilities=np.float32([broken]))).estimate(
             [np.zeros((32, 32, 3), np.uint8)]
         )
+
+
+@pytest.mark.parametrize(("score", "told"), [(0.59, True), (0.11, True), (0.09, False)])
+def test_yunet_tells_the_best_rejected_candidate(score: float, told: bool) -> None:
+    session = FakeSession(**yunet_outputs((640, 320), {(16, 3, 5): score}))
+    detector = YuNet(YUNET, session, long_side=640, nms_iou_threshold=0.3)
+    outcome = detector.detect(np.zeros((320, 640, 3), np.uint8), min_confidence=0.6)
+    assert outcome.detections == ()
+    assert (outcome.best_rejected is not None) == told
+    if outcome.best_rejected is not None:
+        assert outcome.best_rejected.confidence == pytest.approx(score)
+
+
+def scattered_outputs(wh: tuple[int, int], seed: int) -> dict[str, Tensor]:
+    """Scores of all sizes everywhere, and boxes that overlap."""
+    rng = np.random.default_rng(seed)
+    outputs = yunet_outputs(wh, {})
+    for stride in STRIDES:
+        count = outputs[f"cls_{stride}"].shape[1]
+        for name in ("cls", "obj"):
+            outputs[f"{name}_{stride}"] = rng.uniform(-0.1, 1.1, (1, count, 1)).astype(np.float32) ** 2
+        outputs[f"bbox_{stride}"] = rng.normal(0.5, 0.5, (1, count, 4)).astype(np.float32)
+        outputs[f"kps_{stride}"] = rng.normal(0.5, 1, (1, count, 10)).astype(np.float32)
+    return outputs
+
+
+@pytest.mark.parametrize("floor", [0.05, 0.3, 0.7, 1.0, 1.1])
+def test_cells_below_the_floor_are_left_out_and_the_others_stay_as_they_are(floor: float) -> None:
+    outputs = scattered_outputs((320, 192), 1)
+    everything = decode(outputs, (320, 192), 0.0)
+    kept = everything[2] >= floor
+    assert len(everything[2]) == 40 * 24 + 20 * 12 + 10 * 6
+    assert kept.any() == (floor <= 1)
+    for chosen, of_all in zip(decode(outputs, (320, 192), floor), everything, strict=True):
+        np.testing.assert_array_equal(chosen, of_all[kept])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_lower_threshold_adds_faces_and_changes_none(seed: int) -> None:
+    session = FakeSession(**scattered_outputs((320, 192), seed))
+    detector = YuNet(YUNET, session, long_side=320, nms_iou_threshold=0.3)
+    found = {
+        threshold: detector.detect(np.zeros((192, 320, 3), np.uint8), min_confidence=threshold).detections
+        for threshold in (0.02, 0.1, 0.5, 0.8)
+    }
+    assert len(found[0.8]) < len(found[0.5]) < len(found[0.02])
+    for threshold, faces in found.items():
+        assert faces == tuple(face for face in found[0.02] if face.confidence >= threshold)
+
+
+# ── a glance before a closer look ────────────────────────────────────────────────────────────────
+
+GLANCE = Glance(side=320, from_side=512, face_px=20, sure_confidence=0.85, trace_confidence=0.15)
+SMALL, CLOSE = (320, 256), (640, 480)
+# The cells of stride 16 hold faces of 32 pixels, those of stride 8 faces of 16.
+FACE, SMALL_FACE, ELSEWHERE = (16, 3, 5), (8, 6, 10), (16, 12, 9)
+
+
+class Looks(FakeSession):
+    """Answers a glance and a closer look each in its own way, and any other size with silence."""
+
+    def __init__(self, small: Cells, close: Cells) -> None:
+        super().__init__()
+        self._cells = {SMALL: small, CLOSE: close}
+
+    def _run(self, tensor: Tensor) -> dict[str, Tensor]:
+        super()._run(tensor)
+        wh = tensor.shape[3], tensor.shape[2]
+        return yunet_outputs(wh, self._cells.get(wh, {}))
+
+    @property
+    def taken(self) -> list[tuple[int, int]]:
+        return [(tensor.shape[3], tensor.shape[2]) for tensor in self.seen]
+
+
+def glancing(session: Looks, glance: Glance | None = GLANCE, *, long_side: int = 640) -> YuNet:
+    return YuNet(YUNET, session, long_side=long_side, nms_iou_threshold=0.3, glance=glance)
+
+
+@pytest.mark.parametrize(
+    "small",
+    [
+        {FACE: 0.86},
+        {FACE: 0.9, ELSEWHERE: 0.61},
+        {FACE: 0.9, ELSEWHERE: 0.14},
+        {FACE: 0.9, (16, 4, 5): 0.5},  # a neighbour that suppression takes for the same face
+    ],
+)
+def test_a_sure_glance_spares_the_closer_look(small: Cells) -> None:
+    session = Looks(small, {})
+    outcome = glancing(session).detect(np.zeros((960, 1280, 3), np.uint8), min_confidence=0.6)
+    assert session.taken == [SMALL]
+    assert [face.confidence for face in outcome.detections] == pytest.approx(
+        [score for cell, score in small.items() if score > 0.6]
+    )
+    assert outcome.best_rejected is None
+
+
+@pytest.mark.parametrize(
+    "small",
+    [
+        {},
+        {FACE: 0.59},
+        {FACE: 0.84},
+        {SMALL_FACE: 0.95},
+        {FACE: 0.95, (8, 25, 20): 0.9},
+        {FACE: 0.95, ELSEWHERE: 0.16},
+        {FACE: 0.95, ELSEWHERE: 0.59},
+    ],
+)
+def test_a_glance_that_leaves_anything_open_is_followed_by_a_closer_look(small: Cells) -> None:
+    session = Looks(small, {ELSEWHERE: 0.7})
+    (face,) = glancing(session).detect(np.zeros((960, 1280, 3), np.uint8), min_confidence=0.6).detections
+    assert session.taken == [SMALL, CLOSE]
+    assert face.confidence == pytest.approx(0.7)
+
+
+def test_a_closer_look_that_finds_nobody_has_the_last_word() -> None:
+    session = Looks({SMALL_FACE: 0.95}, {FACE: 0.3})
+    outcome = glancing(session).detect(np.zeros((960, 1280, 3), np.uint8), min_confidence=0.6)
+    assert outcome.detections == ()
+    assert outcome.best_rejected is not None
+    assert outcome.best_rejected.confidence == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(("small", "scale"), [({FACE: 0.9}, 4), ({}, 2)])
+def test_either_look_answers_in_pixels_of_the_picture(small: Cells, scale: int) -> None:
+    session = Looks(small, {FACE: 0.9})
+    (face,) = glancing(session).detect(np.zeros((960, 1280, 3), np.uint8), min_confidence=0.6).detections
+    # Cell (3, 5) of stride 16: centre (3.5, 5.5) · 16, side 2 · 16.
+    assert tuple(face.box) == pytest.approx([scale * edge for edge in (40, 72, 72, 104)])
+    assert face.landmarks is not None
+    assert face.landmarks.right_eye == pytest.approx((48 * scale, 80 * scale))
+    assert face.landmarks.mouth_left == pytest.approx((64 * scale, 96 * scale))
+
+
+@pytest.mark.parametrize(
+    ("image_wh", "long_side", "taken"),
+    [
+        ((512, 384), 640, [(320, 256), (512, 384)]),
+        ((384, 512), 640, [(256, 320), (384, 512)]),
+        ((511, 384), 640, [(512, 384)]),
+        ((2000, 1500), 480, [(480, 384)]),
+        ((40, 30), 640, [(64, 64)]),
+    ],
+)
+def test_only_what_would_be_looked_at_in_a_large_size_gets_a_glance(
+    image_wh: tuple[int, int], long_side: int, taken: list[tuple[int, int]]
+) -> None:
+    session = Looks({}, {})
+    glancing(session, long_side=long_side).detect(np.zeros((*image_wh[::-1], 3), np.uint8), min_confidence=0.6)
+    assert session.taken == taken
+
+
+def test_without_a_glance_there_is_the_closer_look_alone() -> None:
+    session = Looks({FACE: 0.95}, {FACE: 0.9})
+    glancing(session, None).detect(np.zeros((960, 1280, 3), np.uint8), min_confidence=0.6)
+    assert session.taken == [CLOSE]
+
+
+@pytest.mark.parametrize(
+    ("min_confidence", "second", "taken"),
+    [
+        (0.6, 0.12, [SMALL]),
+        (0.4, 0.12, [SMALL, CLOSE]),  # who asks for doubtful faces has fainter traces followed: a quarter of 0.4
+        (0.4, 0.09, [SMALL]),
+        (0.8, 0.14, [SMALL]),
+        (0.8, 0.7, [SMALL, CLOSE]),
+        (0.92, 0.0, [SMALL, CLOSE]),
+    ],
+)
+def test_a_callers_threshold_decides_what_a_trace_is(
+    min_confidence: float, second: float, taken: list[tuple[int, int]]
+) -> None:
+    session = Looks({FACE: 0.9, ELSEWHERE: second}, {})
+    glancing(session).detect(np.zeros((960, 1280, 3), np.uint8), min_confidence=min_confidence)
+    assert session.taken == taken
+
+
+@pytest.mark.parametrize(
+    ("changed", "taken"),
+    [
+        ({"face_px": 31}, [SMALL]),
+        ({"face_px": 33}, [SMALL, CLOSE]),
+        ({"sure_confidence": 0.91}, [SMALL, CLOSE]),
+        ({"trace_confidence": 0.11}, [SMALL, CLOSE]),
+        ({"from_side": 641}, [CLOSE]),
+    ],
+)
+def test_a_glance_is_as_careful_as_its_row_says(changed: dict[str, float], taken: list[tuple[int, int]]) -> None:
+    session = Looks({FACE: 0.9, ELSEWHERE: 0.12}, {})
+    glancing(session, replace(GLANCE, **changed)).detect(np.zeros((960, 1280, 3), np.uint8), min_confidence=0.6)
+    assert session.taken == taken

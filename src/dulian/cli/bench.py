@@ -19,7 +19,7 @@ def bench(
     profiles: Annotated[str, typer.Option("--profile", help="Profiles, separated by commas.")] = "standard,classic",
     engines: Annotated[str, typer.Option("--engine", help="Engines, separated by commas.")] = "auto",
     threads: Annotated[str, typer.Option(help="Threads per picture, separated by commas.")] = "1",
-    precision: Annotated[str, typer.Option(help="f32, or bf16 with engine openvino.")] = "f32",
+    precision: Annotated[str, typer.Option(help="f32, or bf16 (extra openvino).")] = "f32",
     images: Annotated[Path | None, typer.Option(help="Folder of pictures instead of the samples.")] = None,
     runs: Annotated[int, typer.Option(min=1, max=1000, help="Measured runs per picture.")] = 15,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line, for --compare.")] = False,

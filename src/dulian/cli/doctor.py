@@ -49,7 +49,7 @@ def _lines(found: Examination) -> list[tuple[str, str]]:
         ("memory", f"{_gigabytes(found.memory_physical)}, {limit}"),
         ("instructions", ", ".join(found.instruction_sets)),
         *((f"engine {name}", state) for name, state in found.engines.items()),
-        ("engine auto", found.engine_auto),
+        ("engine auto", ", ".join(f"{engine} ({precision})" for precision, engine in found.engine_auto.items())),
         *((f"profile {name}", state) for name, state in found.profiles.items()),
         ("models", found.model_folder),
         ("Chinese labels", found.chinese_font or "no CJK font found; labels on pictures will be English"),

@@ -39,6 +39,8 @@ def _flat_rows(image: NDArray[np.uint8]) -> int:
     """How many rows at the bottom are exactly the colour of the last pixel."""
     colour = image[-1, -1]
     height = int(image.shape[0])
+    if not (image[-1] == colour).all():  # nearly every picture: not worth looking at 64 rows
+        return 0
     for bottom in range(height, 0, -64):
         top = max(bottom - 64, 0)
         same = (image[top:bottom] == colour).all(axis=(1, 2))

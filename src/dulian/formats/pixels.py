@@ -1,7 +1,8 @@
 """A judged file to BGR pixels: libjpeg-turbo and OpenCV for the common formats, Pillow and libheif for the rest.
 
-Embedded ICC profiles that differ from sRGB enough to matter are converted. Everything a decoder may raise becomes
-:class:`ImageDecodeError`. Nothing here limits sizes: the gate did.
+Embedded ICC profiles that differ from sRGB enough to matter are converted, or the conversion is handed on to be done
+where less than the whole picture is needed. Everything a decoder may raise becomes :class:`ImageDecodeError`. Nothing
+here limits sizes: the gate did.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from hashlib import sha256
+from functools import lru_cache, partial
 
 import cv2
 import numpy as np
@@ -27,9 +28,10 @@ BgrImage = NDArray[np.uint8]
 _NEAR_SRGB = 3.0
 """Mean 8-bit difference over the colour cube: plain gamma 2.2 is 1.9 from sRGB, Adobe RGB 11.5, Display P3 11.9."""
 
-_KNOWN_SRGB: set[bytes] = set()
-"""Hashes of profiles that were found near sRGB; a verdict, so that threads may share it, and bounded."""
-_MAX_KNOWN = 256
+ColourConversion = Callable[[BgrImage], BgrImage]
+"""From a picture's own colours to sRGB, of the picture or of any part of it, in a new array."""
+
+_Decoded = tuple[BgrImage, ColourConversion | None]
 
 _STRIP_ROWS = 256
 _SPACES = {"RGB": "RGB", "CMYK": "CMYK"}
@@ -54,11 +56,14 @@ _PILLOW_ERRORS = (
 """What parsers written in Python may raise on damaged files; ``Warning`` where warnings are made errors."""
 
 
-def decode_pixels(header: Header, max_profile_pixels: int, reduction: int = 1) -> BgrImage:
-    """The stored picture, not yet upright, as (H, W, 3) BGR; transparency is laid on white.
+def decode_pixels(
+    header: Header, max_profile_pixels: int, reduction: int = 1
+) -> tuple[BgrImage, ColourConversion | None]:
+    """The stored picture, not yet upright, as (H, W, 3) BGR, and the way to sRGB where it still has to be gone.
 
-    ``reduction`` is one of the header's; sides are then divided by it and rounded up, unless the decoder turns out not
-    to be able to. AVIF and HEIC alone come out upright, since their decoders turn them.
+    Transparency is laid on white. ``reduction`` is one of the header's; sides are then divided by it and rounded up,
+    unless the decoder turns out not to be able to. AVIF and HEIC alone come out upright, since their decoders turn
+    them. What Pillow decodes is converted up to ``max_profile_pixels``.
 
     Raises:
         ImageDecodeError: the decoder refused.
@@ -87,7 +92,7 @@ def turn_upright(image: BgrImage, orientation: int) -> BgrImage:
 # ── libjpeg-turbo ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _decode_turbojpeg(header: Header, max_profile_pixels: int, reduction: int = 1) -> BgrImage:
+def _decode_turbojpeg(header: Header, max_profile_pixels: int, reduction: int = 1) -> _Decoded:
     """The same library as OpenCV's, without its copies: half the time and half the memory at 12 megapixels.
 
     What its interface refuses, such as rare sampling factors, OpenCV may still read.
@@ -101,15 +106,14 @@ def _decode_turbojpeg(header: Header, max_profile_pixels: int, reduction: int = 
     image = np.asarray(stored, np.uint8)
     if image.shape[:2] != (height, width):
         raise ImageDecodeError("the JPEG decodes to another size than its header states")
-    if header.pixels <= max_profile_pixels:
-        _convert_bgr(image, header.profile)
-    return image
+    return image, _bgr_conversion(header.profile)
 
 
 # ── OpenCV ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _decode_opencv(header: Header, max_profile_pixels: int) -> BgrImage:
+def _decode_opencv(header: Header, max_profile_pixels: int) -> _Decoded:
+    del max_profile_pixels
     mode = cv2.IMREAD_UNCHANGED if header.alpha else cv2.IMREAD_COLOR
     try:
         stored = cv2.imdecode(np.frombuffer(header.picture_bytes(), np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -125,9 +129,7 @@ def _decode_opencv(header: Header, max_profile_pixels: int) -> BgrImage:
         canvas = np.full((header.height, header.width, 3), 255, np.uint8)
         canvas[y : y + height, x : x + width] = image
         image = canvas
-    if header.pixels <= max_profile_pixels:
-        _convert_bgr(image, header.profile)
-    return image
+    return image, _bgr_conversion(header.profile)
 
 
 def _what_failed(error: cv2.error) -> str:
@@ -164,14 +166,14 @@ def _on_white(strip: BgrImage) -> BgrImage:
 # ── Pillow ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _decode_pillow(header: Header, max_profile_pixels: int) -> BgrImage:
+def _decode_pillow(header: Header, max_profile_pixels: int) -> _Decoded:
     name = header.format.upper()
     try:
         with Image.open(io.BytesIO(header.picture_bytes()), formats=[_PILLOW_NAMES[header.format]]) as picture:
             _check_pillow_size(header, picture.size)
             picture.load()
             image = _bgr_from_pillow(picture, header, max_profile_pixels)
-            return _turn_avif(picture, image) if header.format == "avif" else image
+            return (_turn_avif(picture, image) if header.format == "avif" else image), None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputTooLargeError(str(error)) from None
     except _PILLOW_ERRORS as error:
@@ -222,7 +224,8 @@ def _strip_to_bgr(strip: Image.Image, white_is_zero: bool) -> NDArray[np.generic
 # ── libheif, an extra ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _decode_heif(header: Header, max_profile_pixels: int) -> BgrImage:
+def _decode_heif(header: Header, max_profile_pixels: int) -> _Decoded:
+    del max_profile_pixels
     try:
         import pillow_heif
     except ImportError:
@@ -236,10 +239,7 @@ def _decode_heif(header: Header, max_profile_pixels: int) -> BgrImage:
         profile = picture.info.get("icc_profile")
     except _PILLOW_ERRORS as error:
         raise ImageDecodeError(f"the HEIC does not decode: {error}") from None
-    image = _flatten(stored, None)
-    if isinstance(profile, bytes) and header.pixels <= max_profile_pixels:
-        _convert_bgr(image, profile)
-    return image
+    return _flatten(stored, None), _bgr_conversion(profile if isinstance(profile, bytes) else None)
 
 
 # ── colour profiles ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -250,41 +250,37 @@ def _strips(height: int) -> Iterator[slice]:
     return (slice(top, min(top + _STRIP_ROWS, height)) for top in range(0, height, _STRIP_ROWS))
 
 
+@lru_cache(maxsize=16)  # most cameras write one of a few profiles, and preparing one takes 2 ms
 def _srgb_transform(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
     """The way from a profile to sRGB for pictures of Pillow's ``mode``; None where there is nothing worth converting.
 
     That is: no profile, one that does not parse or is of another colour space than the picture (a grey one, say), or
-    one as near to sRGB as makes no difference.
+    one as near to sRGB as makes no difference. Threads may share a transform that has no cache of its own.
     """
-    if profile is None or mode not in _SPACES or (mode == "RGB" and _is_known_srgb(profile)):
+    if profile is None or mode not in _SPACES:
         return None
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if source.profile.xcolor_space.strip() != _SPACES[mode]:
             return None
-        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+        srgb = ImageCms.createProfile("sRGB")
+        transform = ImageCms.buildTransform(source, srgb, mode, "RGB", flags=ImageCms.Flags.NOCACHE)
     except (OSError, ValueError, TypeError, ImageCms.PyCMSError):
         return None
-    if mode == "RGB" and _distance(transform) < _NEAR_SRGB:
-        if len(_KNOWN_SRGB) < _MAX_KNOWN:
-            _KNOWN_SRGB.add(sha256(profile).digest())
-        return None
-    return transform
+    return None if mode == "RGB" and _distance(transform) < _NEAR_SRGB else transform
 
 
-def _is_known_srgb(profile: bytes) -> bool:
-    """Whether a profile was compared with sRGB before: most cameras write one of a few, and comparing takes 3 ms."""
-    return sha256(profile).digest() in _KNOWN_SRGB
-
-
-def _convert_bgr(image: BgrImage, profile: bytes | None) -> None:
-    """Convert a BGR picture to sRGB in place."""
+def _bgr_conversion(profile: bytes | None) -> ColourConversion | None:
     transform = _srgb_transform(profile, "RGB")
-    if transform is None:
-        return
+    return None if transform is None else partial(_convert_bgr, transform)
+
+
+def _convert_bgr(transform: ImageCms.ImageCmsTransform, image: BgrImage) -> BgrImage:
+    converted = np.empty(image.shape, np.uint8)
     for rows in _strips(image.shape[0]):
         strip = Image.fromarray(cv2.cvtColor(image[rows], cv2.COLOR_BGR2RGB))
-        cv2.cvtColor(np.asarray(transform.apply(strip)), cv2.COLOR_RGB2BGR, dst=image[rows])
+        cv2.cvtColor(np.asarray(transform.apply(strip)), cv2.COLOR_RGB2BGR, dst=converted[rows])
+    return converted
 
 
 def _distance(transform: ImageCms.ImageCmsTransform) -> float:
@@ -294,7 +290,7 @@ def _distance(transform: ImageCms.ImageCmsTransform) -> float:
     return float(np.abs(converted.astype(np.int16) - cube).mean())
 
 
-_DECODERS: dict[str, Callable[[Header, int], BgrImage]] = {
+_DECODERS: dict[str, Callable[[Header, int], _Decoded]] = {
     "turbojpeg": _decode_turbojpeg,
     "opencv": _decode_opencv,
     "pillow": _decode_pillow,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dulian.errors import UnknownNameError
 from dulian.models.rows import (
     AlignedCrop,
+    Glance,
     ModelRow,
     Package,
     Profile,
@@ -311,6 +312,7 @@ PROFILES: dict[str, Profile] = {
         doubt_confidence=0.75,
         nms_iou_threshold=0.3,
         detection_side=640,
+        glance=Glance(side=320, from_side=512, face_px=48, sure_confidence=0.85, trace_confidence=0.15),
     ),
     "classic": Profile(
         name="classic",
@@ -319,7 +321,7 @@ PROFILES: dict[str, Profile] = {
         detector=RES10_SSD,
         estimators=(AGE_NET, GENDER_NET),
         min_confidence=0.5,
-        sure_confidence=0.95,
+        sure_confidence=0.8,
         retry_confidence=0.9,
         doubt_confidence=0.75,
         nms_iou_threshold=0.45,

@@ -123,16 +123,33 @@ class ModelRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """When a smaller look at a picture is enough, and a closer one can be spared.
+
+    The smaller look is ``side`` pixels along the longer side; it is taken at pictures that would otherwise be looked at
+    in ``from_side`` pixels or more. It is enough when it is sure of one face, when every face it finds is at least
+    ``face_px`` wide and high in it, and when it sees no trace of another one from ``trace_confidence`` on.
+    """
+
+    side: int
+    from_side: int
+    face_px: int
+    sure_confidence: float
+    trace_confidence: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """A detector and the estimators that work on its faces.
 
     ``detection_side`` is the longer side, in pixels, of the picture the detector sees (None: its
-    fixed input). ``min_confidence`` is the default threshold. A picture whose best face stays below
-    ``sure_confidence`` is also looked at lying on its sides and upside down; faces found only then need
-    ``retry_confidence``, because three more looks find three times as many ghosts. A face below
-    ``doubt_confidence`` is published with the reason ``low_confidence``. A large JPEG is first decoded at
+    fixed input), ``glance`` when less is enough. ``min_confidence`` is the default threshold. A picture
+    whose best face stays below ``sure_confidence`` is also looked at lying on its sides and upside down;
+    faces found only then need ``retry_confidence``, because three more looks find three times as many
+    ghosts. A face below ``doubt_confidence`` is published with the reason ``low_confidence``. A large JPEG
+    is first decoded at
     a reduced size of at least ``reduced_side`` along its longer side; if a face then has fewer than
-    ``detail_px`` along its shorter side, the picture is decoded in full for the crops.
+    ``detail_px`` along its shorter side, the picture is decoded once more for the crops, as large as that takes.
     """
 
     name: str
@@ -146,7 +163,8 @@ class Profile:
     doubt_confidence: float
     nms_iou_threshold: float
     detection_side: int | None = None
-    reduced_side: int = 640
+    glance: Glance | None = None
+    reduced_side: int = 1280
     detail_px: int = 112
 
     @property

@@ -6,13 +6,16 @@ class: the same formulas on any runtime's tensors.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import cv2
 import numpy as np
 
 from dulian.faces import BoundingBox, Detection, Landmarks
 from dulian.geometry import Fit, FloatArray, nms
 from dulian.image import Image, pad_to, resize, to_tensor
 from dulian.models import DetectionOutcome
-from dulian.models.rows import ModelRow
+from dulian.models.rows import Glance, ModelRow
 from dulian.runtimes import Session, Tensor
 
 STRIDES = (8, 16, 32)
@@ -25,64 +28,102 @@ MAX_CANDIDATES = 2000
 
 
 class YuNet:
-    """Detector over one session of a YuNet network with symbolic height and width."""
+    """Detector over one session of a YuNet network with symbolic height and width.
 
-    def __init__(self, row: ModelRow, session: Session, *, long_side: int, nms_iou_threshold: float) -> None:
+    With a ``glance`` a picture is first looked at in a smaller size, which costs a quarter, and with ``long_side`` only
+    if that leaves anything open.
+    """
+
+    def __init__(
+        self,
+        row: ModelRow,
+        session: Session,
+        *,
+        long_side: int,
+        nms_iou_threshold: float,
+        glance: Glance | None = None,
+    ) -> None:
         self._row = row
         self._session = session
         self._long_side = long_side
         self._nms_iou_threshold = nms_iou_threshold
+        self._glance = glance
 
     def detect(self, image: Image, *, min_confidence: float) -> DetectionOutcome:
         """See :class:`dulian.models.Detector`."""
-        height, width = image.shape[:2]
-        fit = Fit.long_side((width, height), self._long_side, multiple_of=max(STRIDES), at_least=MIN_INPUT_SIDE)
-        boxes, points, scores = decode(self._session.run(self._preprocess(image, fit)), fit.input_wh)
-        accepted = np.flatnonzero(scores >= min_confidence)
-        if accepted.size == 0:
-            best = int(scores.argmax())
-            rejected = [best] if scores[best] >= HINT_FLOOR else []
-            return DetectionOutcome((), next(iter(_to_detections(boxes, points, scores, rejected, fit)), None))
-        accepted = accepted[np.argsort(-scores[accepted], kind="stable")][:MAX_CANDIDATES]
-        kept = accepted[nms(boxes[accepted], scores[accepted], self._nms_iou_threshold)]
-        return DetectionOutcome(tuple(_to_detections(boxes, points, scores, kept.tolist(), fit)))
+        fit = _fit((image.shape[1], image.shape[0]), self._long_side)
+        picture = resize(image, fit.scaled_wh)
+        found = None
+        if self._glance is not None and max(fit.scaled_wh) >= self._glance.from_side:
+            found = self._see_at_a_glance(picture, fit, self._glance, min_confidence)
+        if found is None:
+            found = self._look(picture, fit, min(min_confidence, HINT_FLOOR))
+        accepted = int((found.scores >= min_confidence).sum())
+        return DetectionOutcome(
+            tuple(found.detection(index) for index in range(accepted)),
+            found.detection(0) if accepted == 0 and len(found.scores) else None,
+        )
 
-    def _preprocess(self, image: Image, fit: Fit) -> Tensor:
-        padded = pad_to(resize(image, fit.scaled_wh), fit.input_wh)
-        return to_tensor([padded], colour_order=self._row.colour_order, mean=self._row.mean, scale=self._row.scale)
+    def _see_at_a_glance(self, picture: Image, fit: Fit, glance: Glance, min_confidence: float) -> _Candidates | None:
+        """What a small look finds, unless there may be more to find: nobody sure, a small face, a faint trace."""
+        small_fit = _fit(fit.image_wh, glance.side)
+        small = np.asarray(cv2.resize(picture, small_fit.scaled_wh, interpolation=cv2.INTER_LINEAR), np.uint8)
+        # A caller who asks for doubtful faces wants even fainter traces followed.
+        found = self._look(small, small_fit, min(glance.trace_confidence, min_confidence / 4))
+        if not len(found.scores) or found.scores[0] < glance.sure_confidence or found.scores[-1] < min_confidence:
+            return None
+        sides = found.boxes[:, 2:] - found.boxes[:, :2]
+        return found if sides.min() >= glance.face_px else None
+
+    def _look(self, scaled: Image, fit: Fit, floor: float) -> _Candidates:
+        """Everything scored ``floor`` and above in a picture that is scaled already, suppressed, best first."""
+        row = self._row
+        padded = pad_to(scaled, fit.input_wh)
+        tensor = to_tensor([padded], colour_order=row.colour_order, mean=row.mean, scale=row.scale)
+        boxes, points, scores = decode(self._session.run(tensor), fit.input_wh, floor)
+        best = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
+        kept = best[nms(boxes[best], scores[best], self._nms_iou_threshold)]
+        return _Candidates(boxes[kept], points[kept], scores[kept], fit)
 
 
-def decode(outputs: dict[str, Tensor], input_wh: tuple[int, int]) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """All cells of the three grids as boxes ``(N, 4)`` xyxy, points ``(N, 5, 2)`` and scores ``(N,)``.
+def _fit(image_wh: tuple[int, int], side: int) -> Fit:
+    return Fit.long_side(image_wh, side, multiple_of=max(STRIDES), at_least=MIN_INPUT_SIDE)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Candidates:
+    """Boxes ``(N, 4)`` xyxy, points ``(N, 5, 2)`` and scores ``(N,)`` in pixels of the network's input, best first."""
+
+    boxes: FloatArray
+    points: FloatArray
+    scores: FloatArray
+    fit: Fit
+
+    def detection(self, index: int) -> Detection:
+        """One of them, in pixels of the picture."""
+        corners = self.fit.undo(self.boxes[index].reshape(2, 2)).ravel().tolist()
+        landmarks = self.fit.undo(self.points[index]).tolist()
+        return Detection(BoundingBox(*corners), float(self.scores[index]), Landmarks(*((x, y) for x, y in landmarks)))
+
+
+def decode(
+    outputs: dict[str, Tensor], input_wh: tuple[int, int], floor: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """The cells of the three grids scored ``floor`` and above: boxes ``(N, 4)`` xyxy, points ``(N, 5, 2)``, scores.
 
     Coordinates are pixels of the network's input. The score is ``sqrt(cls · obj)``.
     """
     boxes, points, scores = [], [], []
     for stride in STRIDES:
-        cells = _cell_corners(input_wh, stride)
-        box = outputs[f"bbox_{stride}"].reshape(-1, 4)
+        cls, obj = outputs[f"cls_{stride}"].reshape(-1), outputs[f"obj_{stride}"].reshape(-1)
+        score = np.sqrt(np.clip(cls, 0, 1) * np.clip(obj, 0, 1))
+        chosen = np.flatnonzero(score >= floor)
+        rows, columns = np.divmod(chosen, input_wh[0] // stride)
+        cells = np.stack([columns, rows], axis=1).astype(np.float32)
+        box = outputs[f"bbox_{stride}"].reshape(-1, 4)[chosen]
         centre = (cells + box[:, :2]) * stride
         half = np.exp(box[:, 2:]) * (stride / 2)
         boxes.append(np.concatenate([centre - half, centre + half], axis=1))
-        points.append((cells[:, None] + outputs[f"kps_{stride}"].reshape(-1, 5, 2)) * stride)
-        cls, obj = outputs[f"cls_{stride}"].reshape(-1), outputs[f"obj_{stride}"].reshape(-1)
-        scores.append(np.sqrt(np.clip(cls, 0, 1) * np.clip(obj, 0, 1)))
+        points.append((cells[:, None] + outputs[f"kps_{stride}"].reshape(-1, 5, 2)[chosen]) * stride)
+        scores.append(score[chosen])
     return np.concatenate(boxes), np.concatenate(points), np.concatenate(scores)
-
-
-def _cell_corners(input_wh: tuple[int, int], stride: int) -> FloatArray:
-    columns, rows = np.meshgrid(np.arange(input_wh[0] // stride), np.arange(input_wh[1] // stride))
-    return np.stack([columns.ravel(), rows.ravel()], axis=1).astype(np.float32)
-
-
-def _to_detections(
-    boxes: FloatArray, points: FloatArray, scores: FloatArray, indices: list[int], fit: Fit
-) -> list[Detection]:
-    return [
-        Detection(
-            box=BoundingBox(*fit.undo(boxes[i].reshape(2, 2)).ravel().tolist()),
-            confidence=float(scores[i]),
-            landmarks=Landmarks(*((x, y) for x, y in fit.undo(points[i]).tolist())),
-        )
-        for i in indices
-    ]

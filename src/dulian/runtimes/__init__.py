@@ -99,23 +99,30 @@ RUNTIMES: dict[str, RuntimeRow] = {
     ),
 }
 
-DEFAULT_RUNTIME = "onnxruntime"
+
+def choose_engine(name: str, precision: Precision) -> str:
+    """What ``auto`` stands for: ONNX Runtime, and OpenVINO for bf16, which ONNX Runtime does not do.
+
+    In f32 OpenVINO is up to a tenth faster on the Caffe trio and slower on the rest, for 220 MB more.
+    """
+    if name != "auto":
+        return name
+    return "openvino" if precision == "bf16" else "onnxruntime"
 
 
-def find_runtime(name: str) -> tuple[str, RuntimeRow]:
-    """The canonical name and row of a runtime; ``auto`` is the default one.
+def find_runtime(name: str) -> RuntimeRow:
+    """The row of a runtime.
 
     Raises:
         UnknownNameError: There is no such runtime.
         MissingDependencyError: Its library is not installed.
     """
-    canonical = DEFAULT_RUNTIME if name == "auto" else name
-    row = RUNTIMES.get(canonical)
+    row = RUNTIMES.get(name)
     if row is None:
         raise UnknownNameError(f"unknown engine {name!r}; choose from auto, {', '.join(RUNTIMES)}")
     if importlib.util.find_spec(row.requires) is None:
-        raise MissingDependencyError(f"engine {canonical!r} is not installed; pip install '{row.install}'")
-    return canonical, row
+        raise MissingDependencyError(f"engine {name!r} is not installed; pip install '{row.install}'")
+    return row
 
 
 def load_runtime(row: RuntimeRow) -> Runtime:
