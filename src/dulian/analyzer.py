@@ -54,6 +54,9 @@ LOOK_SIDE = 640
 REDUCED_FROM_PIXELS = 3_000_000
 WARM_UP_SHAPE = (480, 640, 3)
 WARM_UP_BATCHES = (1, 8)
+WARM_UP_FACE = Detection(
+    BoundingBox(100, 100, 300, 300), 1.0, Landmarks((150, 170), (250, 170), (200, 210), (160, 250), (240, 250))
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,18 +138,16 @@ class Analyzer:
         self._detail = detail
 
     def warm_up(self) -> None:
-        """Run every network on blank input, alone and in a full batch, so that the first picture is not the slowest.
+        """Describe a face that is not there, alone and in a full batch, so that the first picture is not the slowest.
 
-        Each network is fed through its own preprocessing, with its own mean.
+        Each network is fed blank input through its own preprocessing, with its own mean.
         """
         blank = np.zeros(WARM_UP_SHAPE, np.uint8)
         self._detector.detect(blank, min_confidence=self._confidence.minimum)
-        somebody = Detection(BoundingBox(100, 100, 300, 300), 1.0)
+        somebody = _Candidate(WARM_UP_FACE, WARM_UP_FACE)
         for count in WARM_UP_BATCHES:
-            crops = Crops(blank, (somebody,) * count)
-            crops.cut(QUALITY_CROP)
-            for estimator in self._estimators:
-                estimator.estimate(crops.cut(estimator.crop))
+            crops = Crops(blank, (WARM_UP_FACE,) * count)
+            self._describe([somebody] * count, crops, _wh(blank), _wh(blank), DEFAULT_OPTIONS, False)
 
     def reduction_for(self, image_wh: tuple[int, int], available: Sequence[int]) -> int:
         """By how much a picture of that size may be reduced before it is analysed; 1 when that gains nothing."""

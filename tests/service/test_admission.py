@@ -16,7 +16,7 @@ import pytest
 from tests.service.services import PATIENCE_S, FakeAnalysis, eventually, fake_service, wait_until
 
 from dulian.errors import DeadlineError, OverloadedError, WeightsError
-from dulian.service import admission
+from dulian.service import admission, compute
 from dulian.service.admission import Admission, Hold, retry_after_s
 from dulian.service.body import ClientGone
 from dulian.service.compute import ComputePool, Job
@@ -70,6 +70,21 @@ def test_jobs_run_in_the_order_they_came() -> None:
 
         asyncio.run(main())
     assert done == list(range(20))
+
+
+def test_an_idle_pool_rests_once_until_there_is_work_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compute, "REST_AFTER_S", 0.02)
+    rests = threading.Semaphore(0)
+    pool = ComputePool(2, lambda: None, rest=rests.release)
+    pool.start()
+    loop = asyncio.new_event_loop()
+    for _ in range(3):
+        assert rests.acquire(timeout=PATIENCE_S)
+        assert not rests.acquire(timeout=0.1)
+        for _ in range(4):
+            pool.submit(Job(lambda: 1, deadline=time.monotonic() + PATIENCE_S, loop=loop, settle=lambda *_: None))
+    pool.close()
+    loop.close()
 
 
 def test_a_closed_loop_does_not_harm_a_thread() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from dulian.errors import DeadlineError
 
 Outcome = tuple[Any, BaseException | None]
+REST_AFTER_S = 30.0
 EXPIRED = "the deadline passed before an answer was ready"
 
 
@@ -42,10 +43,17 @@ class Job:
 class ComputePool:
     """A fixed number of threads over one queue. How long the queue may get is the caller's to say."""
 
-    def __init__(self, workers: int, prepare: Callable[[], object]) -> None:
-        """``prepare`` runs in every thread before its first job: it makes and warms what the thread owns."""
+    def __init__(
+        self, workers: int, prepare: Callable[[], object], *, rest: Callable[[], object] = lambda: None
+    ) -> None:
+        """``prepare`` runs in every thread before its first job: it makes and warms what the thread owns.
+
+        ``rest`` runs in one thread, once, whenever there was nothing to do for a while.
+        """
         self.workers = workers
         self._prepare = prepare
+        self._rest = rest
+        self._rested = False
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._busy = 0
@@ -131,13 +139,21 @@ class ComputePool:
         return True
 
     def _take(self) -> Job | None:
-        with self._changed:
-            while not self._waiting:
+        """The next job, waited for; None at the end. Who first notices that all were idle for long calls a rest."""
+        while True:
+            with self._changed:
+                patience = None if self._rested else REST_AFTER_S
+                self._changed.wait_for(lambda: self._waiting or self._closing, patience)
+                if self._waiting:
+                    self._busy += 1
+                    self._rested = False
+                    return self._waiting.popleft()
                 if self._closing:
                     return None
-                self._changed.wait()
-            self._busy += 1
-            return self._waiting.popleft()
+                if self._rested or self._busy:
+                    continue
+                self._rested = True
+            self._rest()
 
 
 def _attempt(work: Callable[[], Any]) -> Outcome:

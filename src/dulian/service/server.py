@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import time
 from types import FrameType
 
+import numpy as np
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Message
 
 from dulian.factory import AnalyzerFactory
-from dulian.image import ImageLimits
+from dulian.image import ImageLimits, encode_jpeg
 from dulian.machine import (
     give_back_memory,
     memory_limit_bytes,
@@ -26,10 +29,13 @@ from dulian.service.http import create_app
 from dulian.service.limits import ServiceLimits
 from dulian.service.log import log_event
 from dulian.service.state import Service
+from dulian.service.traffic import Traffic
 
 KEEP_ALIVE_S = 5
 # From the signal to the end of the process, the grace included.
 END_WITHIN_S = 28
+# As large as photos usually come, so that the memory for them is there.
+REHEARSAL_HW = (900, 1200)
 
 
 def make_service(
@@ -41,9 +47,8 @@ def make_service(
     pipeline = Pipeline(
         factory.new_analyzer, limits=image_limits, warm=True, new_solo_analyzer=factory.new_solo_analyzer
     )
-    pool = ComputePool(workers, pipeline.prepare)
+    pool = ComputePool(workers, pipeline.prepare, rest=give_back_memory)
     pool.start()
-    give_back_memory()
     return Service(
         analyze=pipeline.analyze,
         pool=pool,
@@ -67,6 +72,33 @@ def run(service: Service, listener: socket.socket, *, grace_s: float) -> None:
     log_event("stopped", requests=service.traffic.total)
 
 
+async def rehearse(app: ASGIApp, service: Service) -> None:
+    """Answer requests that nobody sent, so that the first real one is not the slowest."""
+    picture = encode_jpeg(np.full((*REHEARSAL_HW, 3), 128, np.uint8))
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/analyze",
+        "query_string": b"",
+        "headers": [(b"content-type", b"image/jpeg"), (b"content-length", b"%d" % len(picture))],
+    }
+
+    async def answer_one() -> None:
+        messages = [{"type": "http.request", "body": picture}]
+
+        async def receive() -> Message:
+            return messages.pop() if messages else await asyncio.Future()
+
+        async def send(message: Message) -> None:
+            del message
+
+        await app(dict(scope), receive, send)
+
+    for at_once in (service.pool.workers, 1):  # pictures that share the cores, and one that has them all
+        await asyncio.gather(*(answer_one() for _ in range(at_once)))
+    service.traffic = Traffic()
+
+
 class DrainingServer(uvicorn.Server):
     """uvicorn, which on a signal first stops being ready, and only after a grace stops listening.
 
@@ -87,11 +119,13 @@ class DrainingServer(uvicorn.Server):
             timeout_graceful_shutdown=max(1, int(END_WITHIN_S - grace_s)),
         )
         super().__init__(config)
+        self._app = app
         self._service = service
         self._grace_s = grace_s
         self._stop_at: float | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await rehearse(self._app, self._service)
         await super().startup(sockets)
         for listener in sockets or ():
             host, port = listener.getsockname()[:2]
