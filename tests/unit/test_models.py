@@ -10,7 +10,7 @@ from tests.fakes import FakeSession
 
 from dulian.errors import InferenceError
 from dulian.models.catalog import DLIB_GENDER, RES10_SSD, YUNET, all_rows
-from dulian.models.classifier import MAX_BATCH, Classifier
+from dulian.models.classifier import Classifier
 from dulian.models.res10_ssd import Res10Ssd
 from dulian.models.rows import Glance, ModelRow
 from dulian.models.yunet import STRIDES, YuNet, decode
@@ -101,7 +101,7 @@ def test_a_classifier_cuts_crowds_into_batches() -> None:
 
     session = Counting()
     scores = Classifier(DLIB_GENDER, session).estimate([np.zeros((32, 32, 3), np.uint8)] * 19)
-    assert [len(tensor) for tensor in session.seen] == [MAX_BATCH, MAX_BATCH, 3]
+    assert [len(tensor) for tensor in session.seen] == [8, 8, 3]
     assert scores.female is not None
     assert scores.female.tolist() == [0.25] * 19
 

@@ -163,7 +163,7 @@ def test_an_unreadable_system_folder_counts_as_empty(
 @pytest.fixture
 def caffe_row(registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> ModelRow:
     """A Caffe pair that 'converts' by joining; 'old' in its prototxt is the flaw."""
-    monkeypatch.setattr("dulian.convert.convert_caffe", lambda prototxt, caffemodel: prototxt + caffemodel)
+    monkeypatch.setattr("dulian.convert.convert_caffe", lambda prototxt, caffemodel, **_: prototxt + caffemodel)
     monkeypatch.setattr("dulian.convert.repair_ssd_prototxt", lambda text: text.replace(b"old", b"new"))
     prototxt, caffemodel = b"a new net", blob(7, 300)
     row = model_row(
@@ -240,7 +240,7 @@ def test_a_conversion_with_another_result_is_refused(
 ) -> None:
     put(store.write_dir, "deploy_pair.prototxt", b"a new net")
     put(store.write_dir, "pair.caffemodel", blob(7, 300))
-    monkeypatch.setattr("dulian.convert.convert_caffe", lambda prototxt, caffemodel: b"something else")
+    monkeypatch.setattr("dulian.convert.convert_caffe", lambda prototxt, caffemodel, **_: b"something else")
     message = refusal(store, caffe_row)
     assert sha256(b"something else") in message
     assert not (store.write_dir / "pair.onnx").exists()

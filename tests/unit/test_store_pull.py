@@ -138,7 +138,7 @@ def test_originals_are_kept_when_asked_for(
 
 
 def caffe_pair(registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> tuple[ModelRow, Package]:
-    monkeypatch.setattr("dulian.convert.convert_caffe", lambda prototxt, caffemodel: prototxt + caffemodel)
+    monkeypatch.setattr("dulian.convert.convert_caffe", lambda prototxt, caffemodel, **_: prototxt + caffemodel)
     package = write_wheel(registry.folder, "pair-models==1.0", {"p/d.txt": b"net", "p/w": b"weights"})
     row = model_row(
         "pair",

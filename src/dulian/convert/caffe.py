@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dulian.convert import layers, layers_ssd, layers_window
 from dulian.convert.caffe_net import Affine, Layer, read_net
-from dulian.convert.layers_window import Lrn
+from dulian.convert.layers_window import Convolution, Lrn
 from dulian.convert.onnx_graph import OnnxGraph, Tensor
 from dulian.errors import ConversionError
 
@@ -60,13 +60,16 @@ _HOSTS: Final = ("Convolution", "Affine")
 _CONSTANT_READERS: Final = ("Concat", "DetectionOutput")
 
 
-def convert_caffe(prototxt: bytes, caffemodel: bytes, *, lrn: Lrn = "conv") -> bytes:
+def convert_caffe(
+    prototxt: bytes, caffemodel: bytes, *, lrn: Lrn = "conv", convolution: Convolution = "direct"
+) -> bytes:
     """Rewrites a Caffe net as a serialized ONNX model; equal input gives equal bytes.
 
     Outputs keep Caffe's blob names and a batch ``N``. A net that ends in DetectionOutput takes one
     picture at a time and gives ``boxes`` (1, P, 4), relative xyxy, and ``scores`` (1, P, classes) for
     each of its P prior boxes, before suppression. ``lrn`` "conv" writes local response normalisation
-    as a convolution, "op" as the ONNX operator.
+    as a convolution, "op" as the ONNX operator. ``convolution`` "winograd" writes large 5 × 5 ones with
+    fewer multiplications: as exact in f32, but neither as small nor fit for half precision.
 
     Raises:
         ConversionError: a file cannot be read, or a layer or parameter is not supported; the message
@@ -75,7 +78,11 @@ def convert_caffe(prototxt: bytes, caffemodel: bytes, *, lrn: Lrn = "conv") -> b
     net = read_net(prototxt, caffemodel)
     is_detector = any(layer.type == "DetectionOutput" for layer in net.layers)
     graph = OnnxGraph(net.name, symbolic_batch=not is_detector)
-    writers: Mapping[str, LayerWriter] = {**LAYERS, "LRN": partial(layers_window.lrn, form=lrn)}
+    writers: Mapping[str, LayerWriter] = {
+        **LAYERS,
+        "LRN": partial(layers_window.lrn, form=lrn),
+        "Convolution": partial(layers_window.convolution, form=convolution),
+    }
     tensors = {name: graph.input(name, shape) for name, shape in net.inputs}
     # Damaged numbers are found when they are stored, whatever arithmetic made of them on the way.
     with np.errstate(all="ignore"):

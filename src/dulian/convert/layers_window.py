@@ -12,6 +12,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dulian.convert import winograd
 from dulian.convert.caffe_net import MAX_SIDE, Layer
 from dulian.convert.layers import FILLERS, only, reshaped
 from dulian.convert.onnx_graph import Attribute, OnnxGraph, Tensor
@@ -19,6 +20,7 @@ from dulian.convert.prototxt import Message
 
 HeightWidth = tuple[int, int]
 Lrn = Literal["conv", "op"]
+Convolution = Literal["direct", "winograd"]
 
 _WINDOW_FIELDS: Final = (
     *("kernel_size", "kernel_h", "kernel_w"),
@@ -76,7 +78,9 @@ def _pair(layer: Layer, param: Message, fields: tuple[str, str, str], *, default
     return first, last
 
 
-def convolution(layer: Layer, bottoms: Sequence[Tensor], graph: OnnxGraph) -> tuple[Tensor, ...]:
+def convolution(
+    layer: Layer, bottoms: Sequence[Tensor], graph: OnnxGraph, *, form: Convolution = "direct"
+) -> tuple[Tensor, ...]:
     """Convolution with groups and dilation; a folded affine map goes into weights and bias."""
     x = only(layer, bottoms, rank=4)
     known = (*_WINDOW_FIELDS, *FILLERS, "num_output", "bias_term", "dilation", "group", "axis", "force_nd_im2col")
@@ -95,6 +99,10 @@ def convolution(layer: Layer, bottoms: Sequence[Tensor], graph: OnnxGraph) -> tu
         shift = layer.affine.shift
         bias = shift if bias is None else bias * layer.affine.scale + shift
         weights = weights * layer.affine.scale.reshape(-1, 1, 1, 1)
+    plain = group == 1 and window == _Window(window.kernel, (1, 1), (winograd.KERNEL // 2,) * 2)
+    if form == "winograd" and plain and winograd.pays(weights.shape, x.shape[2:]):
+        name = winograd.add_convolution(graph, x, weights, bias, name=layer.name, output=layer.tops[0])
+        return (Tensor(name, (1, filters, *x.shape[2:])),)
     inputs = [x.name, graph.constant(f"{layer.name}.weight", weights)]
     if bias is not None:
         inputs.append(graph.constant(f"{layer.name}.bias", bias))

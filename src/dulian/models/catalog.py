@@ -132,7 +132,7 @@ AGE_NET = ModelRow(
     name="age_net",
     family="classifier",
     weights=WeightsFile(
-        name="age_net.onnx", size=45_963_198, sha256="e52a73f88fb40ca0b9b86bb2db11c0668f2da6d6c988ba088612f98cf3013fe1"
+        name="age_net.onnx", size=49_818_662, sha256="5134b142b271548c01348d118f04cd9e579bd6d5e400b7d61d8dc9be56ba9715"
     ),
     originals=(
         WeightsFile(
@@ -164,6 +164,7 @@ AGE_NET = ModelRow(
     crop=SquareCrop(margin=0.10, side=227),
     age_output="prob",
     age_years=LEVI_HASSNER_YEARS,
+    max_batch=4,
     licence_code="Apache-2.0 (dulian's converter)",
     licence_weights=LEVI_HASSNER_LICENCE,
     trained_on="Adience (research terms)",
@@ -175,8 +176,8 @@ GENDER_NET = ModelRow(
     family="classifier",
     weights=WeightsFile(
         name="gender_net.onnx",
-        size=45_950_884,
-        sha256="ced40d67b2a5a61e18192819c235c97994a01a8f9bba9e576034fdc34c1c4be8",
+        size=49_806_348,
+        sha256="3b2c16cb46c16a03d297b0616c5673fadc2260b8bfe303538620dea5145d0222",
     ),
     originals=(
         WeightsFile(
@@ -208,6 +209,7 @@ GENDER_NET = ModelRow(
     crop=SquareCrop(margin=0.10, side=227),
     gender_output="prob",
     gender_labels=("male", "female"),
+    max_batch=4,
     licence_code="Apache-2.0 (dulian's converter)",
     licence_weights=LEVI_HASSNER_LICENCE,
     trained_on="Adience (research terms)",

@@ -13,9 +13,6 @@ from dulian.models import AgeScores, AttributeScores
 from dulian.models.rows import CropSpec, ModelRow
 from dulian.runtimes import Session, Tensor
 
-# Crowds are cut into batches, so that memory does not grow with the number of faces.
-MAX_BATCH = 8
-
 
 class Classifier:
     """Estimator over one session; the row says which output holds which attribute."""
@@ -34,8 +31,8 @@ class Classifier:
         Raises:
             InferenceError: The network answered with something that is no probability distribution.
         """
-        batches = [self._run(crops[start : start + MAX_BATCH]) for start in range(0, len(crops), MAX_BATCH)]
         row = self._row
+        batches = [self._run(crops[start : start + row.max_batch]) for start in range(0, len(crops), row.max_batch)]
         age = female = None
         if row.age_output is not None:
             age = AgeScores(self._join(batches, row.age_output, len(row.age_years)), np.array(row.age_years))

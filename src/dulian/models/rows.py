@@ -86,7 +86,8 @@ class ModelRow:
     :mod:`dulian.convert`. ``input_wh`` is None where the network takes any multiple of 32.
     ``tensor = (pixels - mean) * scale``, with ``mean`` in ``colour_order``. An attribute net names the
     tensor that holds each attribute's probabilities and what each of them stands for, in output order;
-    a joint net simply names both.
+    a joint net simply names both. ``max_batch`` crops are run at once, a crowd in several batches, so that
+    memory does not grow with the number of faces.
     """
 
     name: str
@@ -103,6 +104,7 @@ class ModelRow:
     age_years: tuple[float, ...] = ()
     gender_output: str | None = None
     gender_labels: tuple[GenderValue, ...] = ()
+    max_batch: int = 8
     licence_code: str
     licence_weights: str
     trained_on: str

@@ -95,7 +95,7 @@ def converted(row: ModelRow, originals: tuple[bytes, ...]) -> bytes:
 
     if row.recipe == "caffe":
         prototxt, caffemodel = originals
-        data = convert_caffe(prototxt, caffemodel)
+        data = convert_caffe(prototxt, caffemodel, convolution="winograd")
     else:
         (original,) = originals
         data = make_yunet_symbolic(original)
