@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import floor
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -34,22 +34,19 @@ from dulian.faces import (
     Status,
     Timings,
 )
-from dulian.geometry import turn_points
-from dulian.image import Image, resize
+from dulian.image import Image
 from dulian.messages import REASONS, article_label, hint_message, reason_message
 from dulian.models import AttributeEstimator, DetectionOutcome, Detector
 from dulian.models.side import SideEstimator
 from dulian.quality import MIN_SIZE_PX, QUALITY_CROP, assess
+from dulian.views import Turn, look_sized, scaled, short_side, turned, turned_back, wh_of
 
 ALL_ATTRIBUTES: frozenset[Attribute] = frozenset(get_args(Attribute))
 MAX_FACES = 50
-Turn = Literal[0, 90, 180, 270]
 # Quarter turns tried, in this order, on a picture in which no sure face was found upright.
 RETRY_TURNS: tuple[Turn, ...] = (90, 270, 180)
 # How much more confident a turned look must be: turns 1 upright picture in 200 by mistake, on development photos.
 TURN_MARGIN = 0.04
-# The longer side of the picture that a detector sees, at most.
-LOOK_SIDE = 640
 # Below this size a full decode costs less than the risk of doing it twice.
 REDUCED_FROM_PIXELS = 3_000_000
 WARM_UP_SHAPE = (480, 640, 3)
@@ -147,7 +144,7 @@ class Analyzer:
         somebody = _Candidate(WARM_UP_FACE, WARM_UP_FACE)
         for count in WARM_UP_BATCHES:
             crops = Crops(blank, (WARM_UP_FACE,) * count)
-            self._describe([somebody] * count, crops, _wh(blank), _wh(blank), DEFAULT_OPTIONS, False)
+            self._describe([somebody] * count, crops, wh_of(blank), wh_of(blank), DEFAULT_OPTIONS, False)
 
     def reduction_for(self, image_wh: tuple[int, int], available: Sequence[int]) -> int:
         """By how much a picture of that size may be reduced before it is analysed; 1 when that gains nothing."""
@@ -172,18 +169,18 @@ class Analyzer:
         """
         started = time.perf_counter()
         threshold = self._confidence.minimum if options.min_confidence is None else options.min_confidence
-        looked_at = image if to_srgb is None else to_srgb(_small(image))
+        looked_at = image if to_srgb is None else to_srgb(look_sized(image))
         view, outcome, turn = self._look(looked_at, threshold)
         detected = time.perf_counter()
-        image_wh = full.wh if full else _wh(image)
+        image_wh = full.wh if full else wh_of(image)
         scale = image_wh[0] / looked_at.shape[1], image_wh[1] / looked_at.shape[0]
-        upright = [_scale(_turn_back(found, _wh(view), turn), scale) for found in outcome.detections]
+        upright = [scaled(turned_back(found, wh_of(view), turn), scale) for found in outcome.detections]
         candidates = [_Candidate(*pair) for pair in zip(outcome.detections, upright, strict=True)]
         visible = [candidate for candidate in candidates if candidate.upright.box.clipped(image_wh).area > 0]
         if looked_at is not image:
-            view, visible = _as_seen_in(_turned(image, turn), view, visible)
+            view, visible = _as_seen_in(turned(image, turn), view, visible)
         ranked = _rank(
-            visible, Crops(view, _seen(visible), to_srgb=to_srgb), _wh(view), image_wh, options.order, incomplete
+            visible, Crops(view, _seen(visible), to_srgb=to_srgb), wh_of(view), image_wh, options.order, incomplete
         )
         chosen = ranked[: options.max_faces]
         loading_ms = 0.0
@@ -192,7 +189,7 @@ class Analyzer:
             view, chosen = self._in_more_detail(view, chosen, full, turn)
             loading_ms = (time.perf_counter() - loading) * 1000
         crops = Crops(view, _seen(chosen), to_srgb=to_srgb)
-        faces = self._describe(chosen, crops, _wh(view), image_wh, options, incomplete) if chosen else ()
+        faces = self._describe(chosen, crops, wh_of(view), image_wh, options, incomplete) if chosen else ()
         finished = time.perf_counter()
         return AnalysisResult(
             image=ImageInfo(*image_wh, turn),
@@ -218,7 +215,7 @@ class Analyzer:
         if _best_confidence(best[1].detections) >= self._confidence.sure:
             return best
         for turn in RETRY_TURNS:
-            view = _turned(image, turn)
+            view = turned(image, turn)
             outcome = self._detector.detect(view, min_confidence=threshold)
             certain = [found for found in outcome.detections if found.confidence >= self._confidence.retry]
             if _clearly_better(certain, best[1].detections):
@@ -229,9 +226,9 @@ class Analyzer:
         self, view: Image, chosen: Sequence[_Candidate], full: FullPicture, turn: Turn
     ) -> tuple[Image, list[_Candidate]]:
         """The picture no larger than its smallest face needs, turned as ``view`` is, and the faces as seen in it."""
-        least = min(_side(candidate.upright) for candidate in chosen)
+        least = min(short_side(candidate.upright) for candidate in chosen)
         enough = [factor for factor in full.reductions if least / factor >= self._detail.face_px]
-        return _as_seen_in(_turned(full.load(max(enough, default=1)), turn), view, chosen)
+        return _as_seen_in(turned(full.load(max(enough, default=1)), turn), view, chosen)
 
     def _describe(
         self,
@@ -283,7 +280,7 @@ class _Candidate:
 
     def assess(self, crop: Image, view_wh: tuple[int, int], incomplete: bool) -> Quality:
         """Judged as seen, but in the size it has in the full picture."""
-        return assess(self.seen, crop, view_wh, size_px=round(_side(self.upright)), incomplete=incomplete)
+        return assess(self.seen, crop, view_wh, size_px=round(short_side(self.upright)), incomplete=incomplete)
 
 
 def _best_confidence(detections: Sequence[Detection]) -> float:
@@ -297,60 +294,18 @@ def _clearly_better(turned: Sequence[Detection], so_far: Sequence[Detection]) ->
     return sum(found.confidence for found in turned) > sum(found.confidence for found in so_far)
 
 
-def _small(image: Image) -> Image:
-    """The picture at the size in which detectors look at it at most."""
-    scale = min(1.0, LOOK_SIDE / max(image.shape))
-    return resize(image, (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))))
-
-
 def _as_seen_in(other: Image, view: Image, candidates: Sequence[_Candidate]) -> tuple[Image, list[_Candidate]]:
     """Another size of a view, and the faces as seen in that one."""
     growth = other.shape[1] / view.shape[1], other.shape[0] / view.shape[0]
-    return other, [replace(candidate, seen=_scale(candidate.seen, growth)) for candidate in candidates]
-
-
-def _wh(image: Image) -> tuple[int, int]:
-    return image.shape[1], image.shape[0]
+    return other, [replace(candidate, seen=scaled(candidate.seen, growth)) for candidate in candidates]
 
 
 def _seen(candidates: Sequence[_Candidate]) -> tuple[Detection, ...]:
     return tuple(candidate.seen for candidate in candidates)
 
 
-def _side(detection: Detection) -> float:
-    return min(detection.box.width, detection.box.height)
-
-
 def _least_side(chosen: Sequence[_Candidate]) -> float:
-    return min((_side(candidate.seen) for candidate in chosen), default=np.inf)
-
-
-def _turned(image: Image, turn: Turn) -> Image:
-    return image if turn == 0 else np.ascontiguousarray(np.rot90(image, -turn // 90))
-
-
-def _scale(detection: Detection, scale: tuple[float, float]) -> Detection:
-    if scale == (1.0, 1.0):
-        return detection
-    sx, sy = scale
-    box, landmarks = detection.box, detection.landmarks
-    return Detection(
-        BoundingBox(box.x1 * sx, box.y1 * sy, box.x2 * sx, box.y2 * sy),
-        detection.confidence,
-        Landmarks(*((x * sx, y * sy) for x, y in landmarks)) if landmarks else None,
-    )
-
-
-def _turn_back(detection: Detection, view_wh: tuple[int, int], turn: Turn) -> Detection:
-    if turn == 0:
-        return detection
-    corners = turn_points(np.array(list(detection.box), np.float32).reshape(2, 2), view_wh, turn)
-    box = BoundingBox(*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
-    landmarks = None
-    if detection.landmarks is not None:
-        points = turn_points(np.array(list(detection.landmarks), np.float32), view_wh, turn)
-        landmarks = Landmarks(*((x, y) for x, y in points.tolist()))
-    return Detection(box, detection.confidence, landmarks)
+    return min((short_side(candidate.seen) for candidate in chosen), default=np.inf)
 
 
 def _rank(
@@ -424,5 +379,5 @@ def _hint(
     if best_rejected is None:
         return Hint(hint_message("no_face"))
     message = hint_message("almost_a_face", score=floor(best_rejected.confidence * 100) / 100, threshold=threshold)
-    candidate = _scale(best_rejected, scale)
+    candidate = scaled(best_rejected, scale)
     return Hint(message, replace(candidate, box=candidate.box.clipped(image_wh)))
