@@ -6,6 +6,7 @@ The tables are data, fitted on labelled photos by ``tools/fit_calibration.py`` a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -59,7 +60,7 @@ class Calibration:
         """
         check_coverage(coverage)
         value, spread = expectation(probabilities, years)
-        half = float(np.interp(coverage, self.coverages, self.quantiles)) * float(np.hypot(spread, self.spread_floor))
+        half = float(np.interp(coverage, self.coverages, self.quantiles)) * math.hypot(spread, self.spread_floor)
         bucket, share = choose_bucket(probabilities, years, value)
         return AgeEstimate(
             value=value,
@@ -94,14 +95,14 @@ def expectation(probabilities: NDArray[np.float64], years: NDArray[np.float64]) 
     total = float(probabilities.sum())
     mean = float(probabilities @ years) / total
     variance = float(probabilities @ (years - mean) ** 2) / total
-    return mean, float(np.sqrt(max(variance, 0.0)))
+    return mean, math.sqrt(max(variance, 0.0))
 
 
 def temper(probability: float, temperature: float) -> float:
     """A probability whose logit is divided by ``temperature`` (Guo et al., ICML 2017)."""
-    clipped = float(np.clip(probability, 1e-7, 1 - 1e-7))
-    logit = np.log(clipped / (1 - clipped)) / temperature
-    return float(1 / (1 + np.exp(-logit)))
+    clipped = min(max(probability, 1e-7), 1 - 1e-7)
+    logit = math.log(clipped / (1 - clipped)) / temperature
+    return 1 / (1 + math.exp(-logit))
 
 
 def choose_bucket(probabilities: NDArray[np.float64], years: NDArray[np.float64], value: float) -> tuple[int, float]:
@@ -126,4 +127,4 @@ def _nearest_buckets(years: tuple[float, ...]) -> NDArray[np.int64]:
 def nearest_bucket(age: float) -> int:
     """Index of the bucket whose range is nearest to an age; in the middle of a gap, the younger one."""
     distances = [max(low - age, age - high, 0.0) for low, high in BUCKETS]
-    return int(np.argmin(distances))
+    return distances.index(min(distances))

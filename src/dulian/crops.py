@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dulian.faces import Detection
 from dulian.geometry import aligned_template, similarity_transform, square_around
-from dulian.image import Image, crop_rect, resize
+from dulian.image import Image, crop_rect, resize, to_grey
 from dulian.models.rows import AlignedCrop, CropSpec, SquareCrop
 
 # Aligned crops up to this side are halved from crops of twice the side.
@@ -38,7 +38,7 @@ class Crops:
         self._cut: dict[CropSpec, list[Image]] = {}
 
     def cut(self, spec: CropSpec) -> list[Image]:
-        """One ``(side, side, 3)`` BGR crop per detection, in order."""
+        """One crop per detection, in order: ``(side, side, 3)`` BGR, or ``(side, side)`` if it is to be grey."""
         if spec not in self._cut:
             self._cut[spec] = self._make(spec)
         return self._cut[spec]
@@ -48,8 +48,11 @@ class Crops:
             # Better averaged than warped straight, and one warp serves networks of both sizes.
             doubled = self.cut(replace(spec, side=2 * spec.side))
             return [resize(crop, (spec.side, spec.side)) for crop in doubled]
-        crops = [cut_face(self._image, detection, spec) for detection in self._detections]
-        return crops if self._to_srgb is None else [self._to_srgb(crop) for crop in crops]
+        if self._to_srgb is None:
+            return [cut_face(self._image, detection, spec) for detection in self._detections]
+        if isinstance(spec, SquareCrop) and spec.grey:
+            return [to_grey(crop) for crop in self.cut(replace(spec, grey=False))]
+        return [self._to_srgb(cut_face(self._image, detection, spec)) for detection in self._detections]
 
 
 def cut_face(image: Image, detection: Detection, spec: CropSpec) -> Image:
@@ -58,8 +61,8 @@ def cut_face(image: Image, detection: Detection, spec: CropSpec) -> Image:
         points = np.array(list(detection.landmarks), np.float64)
         target = aligned_template(spec.eye_distance, spec.eye_height, spec.side)
         return align(image, similarity_transform(points, target), spec.side)
-    margin = spec.margin if isinstance(spec, SquareCrop) else spec.fallback_margin
-    return crop_rect(image, tuple(square_around(detection.box, margin)), (spec.side, spec.side))
+    margin, grey = (spec.margin, spec.grey) if isinstance(spec, SquareCrop) else (spec.fallback_margin, False)
+    return crop_rect(image, tuple(square_around(detection.box, margin)), (spec.side, spec.side), grey=grey)
 
 
 def align(image: Image, matrix: NDArray[np.float64], side: int) -> Image:

@@ -35,7 +35,7 @@ from dulian.runtimes import (
 from dulian.store import ModelStore
 
 # Raise it when decoding, fitting, cropping or quality change an answer: it is part of the digest.
-PREPROCESSING_VERSION = 3
+PREPROCESSING_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Boxes are ``xyxy``: ``(N, 4) float32`` in pixels, the right and lower edge outsi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ FloatArray = NDArray[np.float32]
 ARCFACE_TEMPLATE = np.array(
     [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]
 )
+
+_COMPLEX_PLANE = np.array([1, 1j])
 
 
 def iou(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -109,6 +112,7 @@ def square_around(box: BoundingBox, margin: float) -> BoundingBox:
     return BoundingBox(centre_x - half, centre_y - half, centre_x + half, centre_y + half)
 
 
+@cache
 def aligned_template(eye_distance: float, eye_height: float, side: int) -> NDArray[np.float64]:
     """The five template points ``(5, 2)`` in pixels of a square crop.
 
@@ -118,6 +122,7 @@ def aligned_template(eye_distance: float, eye_height: float, side: int) -> NDArr
     scale = eye_distance * side / float(np.linalg.norm(eyes[1] - eyes[0]))
     middle = eyes.mean(axis=0)
     points: NDArray[np.float64] = (ARCFACE_TEMPLATE - middle) * scale + np.array([side / 2, eye_height * side])
+    points.flags.writeable = False  # shared by all who ask
     return points
 
 
@@ -127,15 +132,16 @@ def similarity_transform(source: NDArray[np.float64], target: NDArray[np.float64
     Closed form without reflection (Umeyama 1991 reduces to this complex-number fit in the plane).
     Points that coincide, or that no turn brings together, give the identity's scale: the result can always be inverted.
     """
-    source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
-    src, dst = source - source_mean, target - target_mean
-    spread = float((src**2).sum())
-    a = float((src * dst).sum()) / spread if spread else 0.0
-    b = float((src[:, 0] * dst[:, 1] - src[:, 1] * dst[:, 0]).sum()) / spread if spread else 0.0
-    if a * a + b * b < 1e-12:
-        a, b = 1.0, 0.0
-    linear = np.array([[a, -b], [b, a]])
-    return np.column_stack([linear, target_mean - linear @ source_mean])
+    from_, to = source @ _COMPLEX_PLANE, target @ _COMPLEX_PLANE
+    centre = from_.sum() / len(from_)
+    centred = from_ - centre
+    spread = np.vdot(centred, centred).real
+    # A complex factor turns and scales at once.
+    factor = complex(np.vdot(centred, to) / spread) if spread else 0j
+    if abs(factor) < 1e-6:
+        factor = 1 + 0j
+    shift = to.sum() / len(to) - factor * centre
+    return np.array([[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]])
 
 
 def turn_points(points: FloatArray, turned_wh: tuple[int, int], degrees: int) -> FloatArray:

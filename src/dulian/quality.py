@@ -5,17 +5,16 @@ Measured on one fixed-size crop, so that figures of different pictures can be co
 
 from __future__ import annotations
 
+import cmath
 import math
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from dulian.faces import BoundingBox, Detection, Landmarks, Pose, Quality
 from dulian.image import Image
 from dulian.models.rows import SquareCrop
 
-QUALITY_CROP = SquareCrop(margin=0.0, side=112)
+QUALITY_CROP = SquareCrop(margin=0.0, side=112, grey=True)
 
 # Below these, answers get worse on the development photos (docs/decisions.md, "Reasons for doubt").
 MIN_SIZE_PX = 28
@@ -32,11 +31,10 @@ MAX_GAIN = 4.0
 FULL_SIZE_PX = 112
 
 
-def assess(detection: Detection, crop: Image, image_wh: tuple[int, int], *, size_px: int, incomplete: bool) -> Quality:
+def assess(detection: Detection, grey: Image, image_wh: tuple[int, int], *, size_px: int, incomplete: bool) -> Quality:
     """Judge one face by its unclipped detection, its :data:`QUALITY_CROP` and the size it was photographed in."""
-    gray = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
-    brightness = cv2.mean(gray)[0] / 255
-    sharpness = _sharpness(np.asarray(gray, np.uint8), brightness)
+    brightness = cv2.mean(grey)[0] / 255
+    sharpness = _sharpness(grey, brightness)
     pose = estimate_pose(detection.landmarks) if detection.landmarks else None
     hidden = _hidden_share(detection.box, image_wh)
     checks = {
@@ -64,27 +62,24 @@ def estimate_pose(landmarks: Landmarks) -> Pose:
     The nose tip stands about half an eye distance before the plane of eyes and mouth, so its shift
     within that plane, over that depth, is the tangent of the turn. Good to some ten degrees.
     """
-    points = np.array(list(landmarks), np.float64)
-    right_eye, left_eye, nose, mouth_right, mouth_left = points
+    right_eye, left_eye, nose, mouth_right, mouth_left = (complex(x, y) for x, y in landmarks)
     eyes, mouth = (right_eye + left_eye) / 2, (mouth_right + mouth_left) / 2
     across = left_eye - right_eye
-    roll = math.atan2(across[1], across[0])
-    turn = np.array([[math.cos(roll), math.sin(roll)], [-math.sin(roll), math.cos(roll)]])
-    upright_nose = turn @ (nose - (eyes + mouth) / 2)
-    height = float(np.linalg.norm(mouth - eyes))
+    roll = cmath.phase(across)
+    upright_nose = (nose - (eyes + mouth) / 2) * cmath.rect(1, -roll)
     # A turned head shows its eyes closer together, yet keeps the distance from eyes to mouth.
-    scale = max(float(np.linalg.norm(across)), height, 1e-6)
+    scale = max(abs(across), abs(mouth - eyes), 1e-6)
     depth = 0.5 * scale
     # A frontal nose tip lies a little below the middle between eyes and mouth.
-    yaw = math.atan2(float(upright_nose[0]), depth)
-    pitch = -math.atan2(float(upright_nose[1]) - 0.06 * scale, depth)
+    yaw = math.atan2(upright_nose.real, depth)
+    pitch = -math.atan2(upright_nose.imag - 0.06 * scale, depth)
     return Pose(yaw=math.degrees(yaw), pitch=math.degrees(pitch), roll=math.degrees(roll))
 
 
-def _sharpness(gray: NDArray[np.uint8], brightness: float) -> float:
+def _sharpness(grey: Image, brightness: float) -> float:
     """Share of fine detail; scaled by brightness, because a dark picture is not a blurred one."""
     gain = min(USUAL_BRIGHTNESS / max(brightness, 1e-6), MAX_GAIN)
-    deviation = float(cv2.meanStdDev(cv2.Laplacian(gray, cv2.CV_16S))[1][0, 0])
+    deviation = float(cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))[1][0, 0])
     variance = (deviation * gain) ** 2
     return variance / (variance + HALF_SHARP)
 

@@ -102,6 +102,12 @@ def test_an_unknown_profile_names_the_known_ones() -> None:
         find_profile("best")
 
 
+def test_only_networks_that_are_always_fed_alike_keep_their_buffers() -> None:
+    assert {row.name for profile in PROFILES.values() for row in profile.rows if row.one_shape} == {
+        *("res10_ssd", "age_net", "gender_net")
+    }
+
+
 def test_a_joint_net_is_just_a_row_that_provides_both() -> None:
     row = ModelRow(
         name="joint",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import cv2
@@ -13,6 +14,7 @@ from tests.pictures import scene
 from dulian.crops import Crops, align, cut_face
 from dulian.faces import BoundingBox, Detection
 from dulian.geometry import aligned_template, similarity_transform
+from dulian.image import Image, to_grey
 from dulian.models.rows import AlignedCrop, CropSpec, SquareCrop
 
 ALIGNED = AlignedCrop(eye_distance=0.3754, eye_height=0.28, side=64, fallback_margin=-0.05)
@@ -189,3 +191,23 @@ def test_without_resampling_a_converted_crop_is_a_crop_of_the_converted_picture(
     spec = SquareCrop(margin=0.0, side=side)
     (crop,) = Crops(picture(), (face,), to_srgb=negative).cut(spec)
     np.testing.assert_array_equal(crop, cut_face(negative(picture()), face, spec))
+
+
+# ── grey ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("side", [7, 50, 112])
+@pytest.mark.parametrize("to_srgb", [None, negative])
+def test_a_grey_crop_shows_what_the_coloured_one_shows(side: int, to_srgb: Callable[[Image], Image] | None) -> None:
+    spec = SquareCrop(margin=0.1, side=side)
+    outside = Detection(BoundingBox(-30, -20, 40, 60), 0.9)
+    crops = Crops(picture(), (*FACES, outside), to_srgb=to_srgb)
+    for grey, coloured in zip(crops.cut(replace(spec, grey=True)), crops.cut(spec), strict=True):
+        assert grey.shape == (side, side)
+        assert np.abs(grey.astype(int) - to_grey(coloured)).max() <= 2
+
+
+def test_a_grey_crop_of_a_face_as_large_as_a_village_stays_bounded() -> None:
+    vast = Detection(BoundingBox(-9_000, -9_000, 9_000, 9_000), 0.9)
+    (grey,) = Crops(picture(), (vast,)).cut(SquareCrop(margin=0.0, side=16, grey=True))
+    assert grey.shape == (16, 16)

@@ -139,7 +139,7 @@ def scattered_outputs(wh: tuple[int, int], seed: int) -> dict[str, Tensor]:
     for stride in STRIDES:
         count = outputs[f"cls_{stride}"].shape[1]
         for name in ("cls", "obj"):
-            outputs[f"{name}_{stride}"] = rng.uniform(-0.1, 1.1, (1, count, 1)).astype(np.float32) ** 2
+            outputs[f"{name}_{stride}"] = rng.uniform(-0.1, 1.1, (1, count, 1)).clip(0, 1).astype(np.float32) ** 2
         outputs[f"bbox_{stride}"] = rng.normal(0.5, 0.5, (1, count, 4)).astype(np.float32)
         outputs[f"kps_{stride}"] = rng.normal(0.5, 1, (1, count, 10)).astype(np.float32)
     return outputs

@@ -315,6 +315,7 @@ PROFILES: dict[str, Profile] = {
         nms_iou_threshold=0.3,
         detection_side=640,
         glance=Glance(side=320, from_side=512, face_px=48, sure_confidence=0.85, trace_confidence=0.15),
+        process_bytes=400 * 2**20,
     ),
     "classic": Profile(
         name="classic",
@@ -328,6 +329,7 @@ PROFILES: dict[str, Profile] = {
         doubt_confidence=0.75,
         nms_iou_threshold=0.45,
         detail_px=227,
+        process_bytes=500 * 2**20,
     ),
 }
 

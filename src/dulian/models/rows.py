@@ -55,10 +55,14 @@ class WeightsFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SquareCrop:
-    """A centred square: the longer box side enlarged by ``margin`` of itself on each side (-0.05 shrinks)."""
+    """A centred square: the longer box side enlarged by ``margin`` of itself on each side (-0.05 shrinks).
+
+    ``grey`` crops have no channels.
+    """
 
     margin: float
     side: int
+    grey: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +123,11 @@ class ModelRow:
         return frozenset(attribute for attribute, output in named.items() if output)
 
     @property
+    def one_shape(self) -> bool:
+        """Whether every run has an input of the same shape: a fixed size, and one picture or crop at a time."""
+        return self.input_wh is not None and (self.max_batch == 1 or self.family in DETECTOR_FAMILIES)
+
+    @property
     def files(self) -> tuple[WeightsFile, ...]:
         """What has to be fetched for this model."""
         return self.originals or (self.weights,)
@@ -152,6 +161,8 @@ class Profile:
     is first decoded at
     a reduced size of at least ``reduced_side`` along its longer side; if a face then has fewer than
     ``detail_px`` along its shorter side, the picture is decoded once more for the crops, as large as that takes.
+    ``process_bytes`` is what a serving process of two threads takes at most: its measured peak with pictures up to
+    40 megapixels, and what the limits let it keep besides.
     """
 
     name: str
@@ -168,6 +179,7 @@ class Profile:
     glance: Glance | None = None
     reduced_side: int = 1280
     detail_px: int = 112
+    process_bytes: int = 512 * 2**20
 
     @property
     def rows(self) -> tuple[ModelRow, ...]:

@@ -115,9 +115,8 @@ def decode(
     """
     boxes, points, scores = [], [], []
     for stride in STRIDES:
-        cls, obj = outputs[f"cls_{stride}"].reshape(-1), outputs[f"obj_{stride}"].reshape(-1)
-        score = np.sqrt(np.clip(cls, 0, 1) * np.clip(obj, 0, 1))
-        chosen = np.flatnonzero(score >= floor)
+        product = outputs[f"cls_{stride}"].reshape(-1) * outputs[f"obj_{stride}"].reshape(-1)  # both within 0 and 1
+        chosen = np.flatnonzero(product >= floor * floor)
         rows, columns = np.divmod(chosen, input_wh[0] // stride)
         cells = np.stack([columns, rows], axis=1).astype(np.float32)
         box = outputs[f"bbox_{stride}"].reshape(-1, 4)[chosen]
@@ -125,5 +124,5 @@ def decode(
         half = np.exp(box[:, 2:]) * (stride / 2)
         boxes.append(np.concatenate([centre - half, centre + half], axis=1))
         points.append((cells[:, None] + outputs[f"kps_{stride}"].reshape(-1, 5, 2)[chosen]) * stride)
-        scores.append(score[chosen])
+        scores.append(np.sqrt(product[chosen]))
     return np.concatenate(boxes), np.concatenate(points), np.concatenate(scores)

@@ -27,12 +27,16 @@ WeightsFormat = Literal["onnx", "caffe"]
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Verified bytes of one network: ``(onnx,)`` or ``(prototxt, caffemodel)``; ``sha256`` of the last one."""
+    """Verified bytes of one network: ``(onnx,)`` or ``(prototxt, caffemodel)``; ``sha256`` of the last one.
+
+    ``one_shape`` says that all its inputs will have the same shape, so that its buffers may be kept.
+    """
 
     name: str
     sha256: str
     data: tuple[bytes, ...]
     format: WeightsFormat = "onnx"
+    one_shape: bool = False
 
 
 class Session(ABC):

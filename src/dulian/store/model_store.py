@@ -13,12 +13,13 @@ from pathlib import Path
 import platformdirs
 
 from dulian.errors import BackendError, WeightsError
+from dulian.store.files import shown, write_atomically
 from dulian.models import catalog
 from dulian.models.rows import ModelRow, Package, WeightsFile
 from dulian.runtimes import Weights
 from dulian.store.directories import Damaged, Directories, FileState
 from dulian.store.download import Progress, no_progress
-from dulian.store.files import STAGING_PREFIX, explained, sha256_hex, shown, sole_writer, write_atomically
+from dulian.store.files import STAGING_PREFIX, explained, sha256_hex, sole_writer
 from dulian.store.installer import Fetch, Installed, Installer, read_offers
 from dulian.store.originals import Notify, converted, tell_nobody
 from dulian.store.packages import Packages
@@ -64,7 +65,7 @@ class ModelStore:
         """
         found = self._models.find(row.weights, self.notify)
         data = found.data if found else self._made(row)
-        return Weights(name=row.name, sha256=row.weights.sha256, format="onnx", data=(data,))
+        return Weights(name=row.name, sha256=row.weights.sha256, format="onnx", data=(data,), one_shape=row.one_shape)
 
     def load_originals(self, row: ModelRow) -> Weights:
         """The Caffe files as published, for OpenCV 4's own importer.
