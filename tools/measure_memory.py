@@ -19,14 +19,14 @@ from dulian.image import ImageLimits
 from dulian.machine import limit_malloc_arenas
 from dulian.models.catalog import find_profile
 from dulian.pipeline import Pipeline
-from dulian.settings import Settings
+from dulian.settings import read_settings
 from dulian.store import ModelStore
 
 
 def main() -> None:
     if arenas := int(sys.argv[2]):
         limit_malloc_arenas(arenas)
-    store = ModelStore(model_dir=Settings().model_dir)
+    store = ModelStore(model_dir=read_settings().model_dir)
     factory = open_profile(find_profile(sys.argv[1]), store, workers=2, solo_threads=2)
     print(f"networks open: {resident()} MiB")
     pipeline = Pipeline(

@@ -15,14 +15,14 @@ from dulian.factory import open_profile
 from dulian.image import ImageLimits
 from dulian.models.catalog import find_profile
 from dulian.pipeline import Pipeline
-from dulian.settings import Settings
+from dulian.settings import read_settings
 from dulian.store import ModelStore
 
 SECONDS = 3.0
 
 
 def main() -> None:
-    factory = open_profile(find_profile(sys.argv[1]), ModelStore(model_dir=Settings().model_dir), workers=2)
+    factory = open_profile(find_profile(sys.argv[1]), ModelStore(model_dir=read_settings().model_dir), workers=2)
     pipeline = Pipeline(factory.new_analyzer, limits=ImageLimits(), warm=True)
     for folder in map(Path, sys.argv[2:]):
         pictures = [file.read_bytes() for file in sorted(folder.iterdir())]

@@ -11,13 +11,16 @@ DulianError
 │   └── ImageDecodeError           a known image type that does not decode
 │       └── ImageTruncatedError        … because the file ends too early
 ├── AccessError                the caller's key
+│   └── OriginError                … or the page that a browser asks for
 ├── BackendError               the installation: mend it and start again
 │   ├── MissingDependencyError     a package of an extra is not installed
 │   ├── UnknownNameError           no such profile, model or engine
 │   ├── WeightsError               a weights file is missing or not the one expected
+│   ├── KeysFileError              the file of API keys is damaged, unreadable or missing
 │   └── ConversionError            a network that cannot be converted
 ├── OverloadedError            time: come back later
-│   └── DrainingError              … elsewhere, because this process is about to end
+│   ├── DrainingError              … elsewhere, because this process is about to end
+│   └── RateLimitError             … because this key has had its share
 ├── DeadlineError              time: allow more of it
 └── InferenceError             us: a defect of dulian
     └── SharedSessionError         one session used by two threads
@@ -94,6 +97,12 @@ class AccessError(DulianError):
     code = "access_denied"
 
 
+class OriginError(AccessError):
+    """A page of another origin, which is not listed, wants to open a stream."""
+
+    code = "origin_not_allowed"
+
+
 class BackendError(DulianError):
     """The installation lacks something or holds something wrong."""
 
@@ -118,6 +127,12 @@ class WeightsError(BackendError):
     code = "weights_invalid"
 
 
+class KeysFileError(BackendError):
+    """The file of API keys is damaged, cannot be read or written, or is not where it was said to be."""
+
+    code = "keys_invalid"
+
+
 class ConversionError(BackendError):
     """A network holds a layer or parameter that the converter does not support."""
 
@@ -138,6 +153,12 @@ class DrainingError(OverloadedError):
     """The process finishes what it has accepted and then ends."""
 
     code = "draining"
+
+
+class RateLimitError(OverloadedError):
+    """A key has used up its rate or its share of the queue; others may have room."""
+
+    code = "rate_limited"
 
 
 class DeadlineError(DulianError):

@@ -81,6 +81,10 @@ class Pipeline:
         self.analyzer()
         self.analyzer(alone=True)
 
+    def release(self) -> None:
+        """Drop the calling thread's analyzers; its next picture has new ones made."""
+        vars(self._local).clear()
+
     def analyzer(self, alone: bool = False) -> Analyzer:
         """The calling thread's analyzer, made on first use; of two kinds where there are two."""
         kind, make = "shared", self._new_analyzer

@@ -27,8 +27,9 @@ def doctor(*arguments: str, **environment: str) -> str:
 
 def test_what_it_says_is_what_will_be_done(tmp_path: Path) -> None:
     text = doctor(XDG_CACHE_HOME=str(tmp_path), DULIAN_MODEL_DIR=str(tmp_path))
-    assert f"workers: 1, threads of each: {effective_cores()}" in text
-    assert f"workers: {effective_cores()}, threads of each: 1" in text
+    assert f"threads: 1, of the engine for each: {effective_cores()}" in text
+    assert f"threads: {effective_cores()}, of the engine for each: 1" in text
+    assert f"processes: 1, threads of each: {effective_cores()}" in text
     assert "missing: face_detection_yunet_2023mar_symbolic.onnx" in text
 
 

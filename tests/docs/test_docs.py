@@ -144,7 +144,7 @@ def test_every_setting_is_described(name: str) -> None:
     row = row_of(text_of("configuration.md"), f"`{name}`")
     default = Settings.model_fields[name].default
     assert row[1] == f"`DULIAN_{name.upper()}`"
-    assert row[2] == ("none" if default is None else f"`{str(default).lower()}`")
+    assert row[2] == ("none" if default in (None, ()) else f"`{str(default).lower()}`")
 
 
 def test_no_setting_is_described_that_does_not_exist() -> None:

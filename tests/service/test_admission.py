@@ -9,16 +9,21 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
-from tests.service.services import PATIENCE_S, FakeAnalysis, eventually, fake_service, wait_until
+import time_machine
+from tests.service.services import PATIENCE_S, FakeAnalysis, client_of, eventually, fake_service, wait_until
 
 from dulian.errors import DeadlineError, OverloadedError, WeightsError
-from dulian.service import admission, compute
+from dulian.service import admission, compute, state
 from dulian.service.admission import Admission, Hold, retry_after_s
 from dulian.service.body import ClientGone
+from dulian.service.cache import Keys, MemoryCache, SharedResults
 from dulian.service.compute import ComputePool, Job
 from dulian.service.limits import ServiceLimits
 from dulian.service.state import Service
@@ -341,3 +346,170 @@ def test_a_cancelled_request_takes_its_job_along() -> None:
 def test_retry_after_is_whole_seconds_and_scattered() -> None:
     assert {retry_after_s(0.0) for _ in range(100)} == {1}
     assert {retry_after_s(2.2) for _ in range(100)} == {3, 4}
+
+
+# ── one piece of work, several requests ──────────────────────────────────────────────────────────
+
+
+def begin(service: Service, work: Callable[[], Any], outcomes: list[Any], *, budget_s: float = PATIENCE_S) -> Any:
+    hold = Hold(service.admission)
+    hold.add(4)
+    return service.admission.begin(work, budget_s=budget_s, hold=hold, landed=outcomes.append)
+
+
+def test_all_who_wait_for_a_piece_of_work_are_told_what_it_comes_to() -> None:
+    with fake_service(FakeAnalysis()) as service:
+
+        async def main() -> None:
+            outcomes: list[Any] = []
+            ticket = begin(service, lambda: 42, outcomes)
+            waits = [service.admission.wait(ticket, budget_s=PATIENCE_S, receive=never) for _ in range(3)]
+            assert await asyncio.gather(*waits) == [42] * 3
+            assert await service.admission.wait(ticket, budget_s=PATIENCE_S, receive=never) == 42
+            assert outcomes == [(42, None)]
+            assert service.admission.bytes_in_flight == 0
+            assert service.admission.waiting == 0
+
+        asyncio.run(main())
+
+
+def test_work_is_taken_back_when_the_last_has_left_and_not_before() -> None:
+    analysis, context = blocked_service()
+    with context as service:
+
+        async def main() -> None:
+            outcomes: list[Any] = []
+            first = asyncio.create_task(perform(service, analysis.leave.wait))
+            await eventually(lambda: service.pool.busy == 1)
+            ticket = begin(service, lambda: 1, outcomes)
+            waits = [
+                asyncio.create_task(service.admission.wait(ticket, budget_s=PATIENCE_S, receive=never))
+                for _ in range(2)
+            ]
+            await eventually(lambda: service.admission.waiting == 3)
+            for wait, left in zip(waits, (1, 0), strict=True):
+                wait.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await wait
+                assert service.pool.queued == left
+                assert service.admission.bytes_in_flight == 4 * left
+            assert outcomes == [None]
+            analysis.leave.set()
+            await first
+
+        asyncio.run(main())
+
+
+def test_who_joins_with_more_time_keeps_work_alive_in_the_queue() -> None:
+    """A thread drops what has expired: by the time of who has most of it."""
+    pool = ComputePool(1, lambda: None)
+    door = Admission(pool, ServiceLimits())
+
+    async def main() -> None:
+        ticket = door.begin(lambda: "done", budget_s=0.01, hold=Hold(door))
+        waiting = asyncio.create_task(door.wait(ticket, budget_s=PATIENCE_S, receive=never))
+        await asyncio.sleep(0.05)
+        pool.start()
+        assert await waiting == "done"
+
+    asyncio.run(main())
+    pool.close()
+
+
+# ── a full queue ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_queue_counts_as_full_until_half_of_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(admission, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    pool = ComputePool(1, lambda: None)
+    door = Admission(pool, ServiceLimits(max_queued=4))
+
+    async def main() -> None:
+        waits = []
+        for _ in range(4):
+            assert door.full_for_s == 0
+            ticket = door.begin(lambda: None, budget_s=PATIENCE_S, hold=Hold(door))
+            waits.append(asyncio.create_task(door.wait(ticket, budget_s=PATIENCE_S, receive=never)))
+        await asyncio.sleep(0)
+        clock.now += 7
+        assert door.full_for_s == 7
+        with pytest.raises(OverloadedError):
+            door.check(0, PATIENCE_S)
+        for left, expected in ((3, 8), (2, 0), (1, 0)):
+            waits.pop().cancel()
+            await eventually(lambda left=left: pool.queued == left)
+            clock.now += 1
+            assert door.full_for_s == expected
+        waits.pop().cancel()
+
+    asyncio.run(main())
+
+
+def test_a_service_whose_queue_stays_full_is_not_ready_until_it_is_not() -> None:
+    analysis, context = blocked_service(max_queued=2)
+    with context as service:
+
+        async def main() -> None:
+            tasks = [asyncio.create_task(perform(service, analysis.leave.wait))]
+            await eventually(lambda: service.pool.busy == 1)
+            tasks += [asyncio.create_task(perform(service, analysis.leave.wait)) for _ in range(2)]
+            await eventually(lambda: service.pool.queued == 2)
+            assert service.unready is None
+            assert service.admission._full_since is not None
+            service.admission._full_since -= state.FULL_QUEUE_S
+            assert isinstance(service.unready, OverloadedError)
+            async with client_of(service) as client:
+                answer = await client.get("/readyz")
+                assert (answer.status_code, answer.json()["error"]["code"]) == (503, "overloaded")
+                assert int(answer.headers["retry-after"]) >= 1
+                assert (await client.get("/v1/status")).json()["ready"] is False
+                assert (await client.get("/livez")).status_code == 200
+                analysis.leave.set()
+                await asyncio.gather(*tasks)
+                assert (await client.get("/readyz")).status_code == 200
+
+        asyncio.run(main())
+
+
+# ── clocks ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_clock_that_is_set_changes_nothing(days: int) -> None:
+    """While requests wait and results are kept, somebody sets the machine's clock."""
+    analysis, context = blocked_service()
+    now = datetime.now(UTC)
+    with context as service:
+        service.results = SharedResults(MemoryCache(2**20, 60.0), Keys(service.model), service.admission)
+
+        async def main(client: httpx.AsyncClient) -> None:
+            analysis.leave.set()
+            assert (await client.post("/v1/analyze", content=b"kept")).headers["x-cache"] == "miss"
+            analysis.leave.clear()
+            tasks = [asyncio.create_task(client.post("/v1/analyze", content=b"%d" % number)) for number in range(3)]
+            await eventually(lambda: service.admission.waiting == 3)
+            with time_machine.travel(now + timedelta(days=days), tick=True):
+                await asyncio.sleep(0.02)
+                analysis.leave.set()
+                answers = await asyncio.gather(*tasks)
+                answers.append(await client.post("/v1/analyze", content=b"kept"))
+                assert [answer.headers["x-cache"] for answer in answers] == ["miss"] * 3 + ["hit"]
+                assert (await client.get("/readyz")).status_code == 200
+                service.process.sample(None)
+                status = (await client.get("/v1/status")).json()
+                assert 0 <= status["uptime_s"] < PATIENCE_S
+                assert 0 < status["latency_ms"]["p50"] <= status["latency_ms"]["p99"] < PATIENCE_S * 1000
+                assert status["requests_total"] == 5
+                assert status["requests_per_s"] > 0
+                text = (await service.metrics.scrape()).decode()
+            numbers = [float(line.rpartition(" ")[2]) for line in text.splitlines() if not line.startswith("#")]
+            assert numbers
+            assert not [number for number in numbers if number < 0]
+            assert 0 <= service.admission.service_s < PATIENCE_S
+
+        async def with_client() -> None:
+            async with client_of(service) as client:
+                await main(client)
+
+        asyncio.run(with_client())

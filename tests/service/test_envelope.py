@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dulian.errors import DulianError, InputTooLargeError, MalformedInputError, UnsupportedMediaError
-from dulian.service.envelope import find_envelope, open_envelope
+from dulian.service.envelope import find_envelope, open_envelope, read_form
 from dulian.service.limits import ServiceLimits
 
 LIMITS = ServiceLimits()
@@ -109,6 +109,22 @@ def test_boundary_lookalikes_do_not_cost_seconds() -> None:
     """Ten megabytes of almost-boundaries are refused by counting, before the parser steps over each of them."""
     with pytest.raises(MalformedInputError, match="more than 20 parts"):
         open_envelope(b"--a\r\n" + b"\r\n--aX" * 1_500_000, "multipart/form-data; boundary=a", LIMITS)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_several_pictures_come_in_order_and_apart(kind: type[bytes | bytearray]) -> None:
+    pictures = [b"one", b"", PICTURE, b"\r\n", b"two"]
+    body = kind(form(part("note", b"x"), *(part(data=data) for data in pictures), part("photo", b"y")))
+    files = read_form(body, FORM, LIMITS, max_parts=7)
+    assert [file.content(body) for file in files] == pictures
+    assert [file.name for file in files] == [b"a.jpg"] * 5
+    with pytest.raises(MalformedInputError, match="more than 6 parts"):
+        read_form(body, FORM, LIMITS, max_parts=6)
+
+
+def test_a_file_without_a_name_and_one_with_an_empty_one_differ() -> None:
+    body = form(part(filename=None, more="Content-Type: image/jpeg\r\n"), part(filename=""))
+    assert [file.name for file in read_form(body, FORM, LIMITS, max_parts=2)] == [None, b""]
 
 
 @given(st.binary(max_size=200))

@@ -591,16 +591,96 @@ def test_the_head_of_a_websocket_handshake_is_bounded(hurried: Client) -> None:
     assert hurried.send(UPGRADE[:-2] + b"X-Filler: " + b"a" * 40_000 + b"\r\n\r\n").refusal() == 431
 
 
+def upgrade(protocol: bytes, *headers: bytes, method: bytes = b"GET") -> bytes:
+    request = UPGRADE.replace(b"websocket", protocol).replace(b"GET", method)
+    return request[:-2] + b"".join(header + b"\r\n" for header in headers) + b"\r\n"
+
+
 @pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
-def test_an_upgrade_nobody_speaks_is_answered_as_a_plain_request_and_the_last(
-    client: Client, patient: Running, protocol: bytes
+def test_an_upgrade_nobody_speaks_is_a_plain_request_like_any_other(client: Client, protocol: bytes) -> None:
+    client.send(upgrade(protocol), GET)
+    for _ in range(2):
+        answer = client.answer()
+        assert (answer.status, answer.headers.get("connection"), answer.json["length"]) == (200, None, 0)
+
+
+def test_only_the_wish_for_an_upgrade_is_passed_over(client: Client) -> None:
+    client.send(upgrade(b"h2c", b"HTTP2-Settings: AAMAAABk", b"X-Same: a", b"X-Same: b"))
+    assert client.answer().json["headers"] == 5
+
+
+@pytest.mark.parametrize("n_pieces", [1, 2, 50])
+@pytest.mark.parametrize(
+    ("header", "body"),
+    [
+        pytest.param(b"Content-Length: 5", b"hello", id="length"),
+        pytest.param(b"Transfer-Encoding: chunked", b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", id="chunked"),
+    ],
+)
+def test_the_body_of_an_upgrade_nobody_speaks_is_read(
+    client: Client, patient: Running, header: bytes, body: bytes, n_pieces: int
 ) -> None:
-    # What follows may be its body, which the parser has skipped: read as a request it would be a smuggled one.
-    client.send(UPGRADE.replace(b"websocket", protocol), GET)
-    answer = client.answer()
-    assert (answer.status, answer.headers["connection"]) == (200, "close")
-    assert client.rest() == b""
+    # Java's client wishes for h2c in every request. A body taken for the next request would be a smuggled one.
+    request = upgrade(b"h2c", header, method=b"POST") + body + GET
+    size = -(-len(request) // n_pieces)
+    client.send(*(request[at : at + size] for at in range(0, len(request), size)), pause_s=0.001)
+    assert client.answer().json["body"] == "hello"
+    assert client.answer().json["length"] == 0
+    assert patient.seen == ["echo", "echo"]
+
+
+def test_a_body_that_looks_like_a_request_is_none(client: Client, patient: Running) -> None:
+    body = GET.replace(b"/echo", b"/gated")
+    client.send(upgrade(b"h2c", b"Content-Length: %d" % len(body), method=b"POST") + body)
+    assert client.answer().json["length"] == len(body)
     assert patient.seen == ["echo"]
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        pytest.param(upgrade(b"h2c", b"X-Filler: " + b"a" * 40_000), 431, id="large head"),
+        pytest.param(upgrade(b"h2c", *(b"X-%d: a" % i for i in range(101))), 431, id="many headers"),
+        pytest.param(
+            upgrade(b"h2c", b"Content-Length: 5", b"Transfer-Encoding: chunked", method=b"POST"), 400, id="CL+TE"
+        ),
+        pytest.param(upgrade(b"h2c", b"Transfer-Encoding: chunked", method=b"POST") + b"what?\r\n", 400, id="broken"),
+    ],
+)
+def test_a_wish_for_an_upgrade_excuses_nothing(client: Client, request_bytes: bytes, status: int) -> None:
+    assert client.send(request_bytes).refusal() == status
+
+
+def test_after_a_connect_nothing_is_read(client: Client, patient: Running) -> None:
+    client.send(b"CONNECT /echo HTTP/1.1\r\nHost: dulian\r\n\r\n" + GET)
+    assert client.answer().status >= 400
+    assert client.rest() == b""
+    assert patient.seen == []
+
+
+def test_a_websocket_behind_an_unfinished_answer_is_not_let_in(hasty: Running, hurried: Client) -> None:
+    """Its frames and that answer would share the wire."""
+    hurried.send(GATED + UPGRADE)
+    wait_until(lambda: any(connection._deaf for connection in hasty.connections))
+    hasty.open_gate()
+    answer = hurried.answer()
+    assert (answer.body, answer.headers["connection"]) == (b"at last", "close")
+    assert hurried.rest() == b""
+
+
+def test_what_follows_a_websocket_handshake_at_once_is_handed_over_too(hurried: Client) -> None:
+    hurried.send(UPGRADE + b"frames")
+    assert hurried.take(len(UPGRADE) + 6)[-6:] == b"frames"
+
+
+def test_websockets_count_as_connections() -> None:
+    limits = GuardLimits(connections=2, head_seconds=HANG_S)
+    with Running(limits, EchoWebSocket) as server, contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(Client(server)) for _ in range(2)]
+        for client in sockets:
+            client.send(UPGRADE).take(len(UPGRADE))
+        with Client(server) as refused:
+            assert refused.refusal() == 503
 
 
 # ── connections ─────────────────────────────────────────────────────────────────────────────────────────────────────

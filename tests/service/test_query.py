@@ -52,6 +52,7 @@ def test_attributes_in_every_spelling(query: str, attributes: set[str]) -> None:
         ("min_confidence=0", "min_confidence 0.0"),
         ("attributes=mood", "unknown attribute 'mood'"),
         ("annotate=yes", "choose from none, base64"),
+        ("format=xml", "choose from result, faces"),
         ("order=age", "unknown order 'age'"),
         ("coverage=1", "coverage"),
         ("max_ms=0", "max_ms 0 is not at least 1"),
@@ -64,6 +65,19 @@ def test_nonsense_is_named(query: str, said: str) -> None:
     with pytest.raises(MalformedInputError) as caught:
         read(query)
     assert said in str(caught.value)
+
+
+def test_the_articles_format_has_its_picture_unless_told_otherwise() -> None:
+    assert (read("").format, read("format=result").annotate) == ("result", False)
+    assert (read("format=faces").format, read("format=faces").annotate) == ("faces", True)
+    assert read("annotate=none&format=faces").annotate is False
+
+
+def test_a_route_may_know_fewer_parameters() -> None:
+    asked = read_request(b"max_ms=50", {}, deadline_s=5.0, parameters=("max_ms",))
+    assert asked.budget_s == 0.05
+    with pytest.raises(MalformedInputError, match="unknown parameter 'annotate'; choose from max_ms$"):
+        read_request(b"annotate=none", {}, deadline_s=5.0, parameters=("max_ms",))
 
 
 def test_the_deadline_can_only_shrink() -> None:

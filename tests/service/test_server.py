@@ -5,61 +5,93 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import httpx
+import numpy as np
+import psutil
 import pytest
+from tests.service.processes import command, finished, running
 from tests.service.services import PATIENCE_S, FakeAnalysis, fake_service, wait_until
 
 from dulian.errors import BackendError, MalformedInputError
+from dulian.service import start
 from dulian.service.http import create_app
 from dulian.service.log import configure_logging, log_event
 from dulian.service.server import DrainingServer
-from dulian.service.start import bind, check_host, share_out
-from dulian.settings import Settings, read_settings
+from dulian.service.start import Share, bind, check_host, processes_in_memory, share_out
+from dulian.settings import Settings
 from dulian.store import ModelStore
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "localhost", "::1"])
 def test_this_machine_itself_may_always_ask(host: str) -> None:
-    check_host(host, insecure=False)
+    check_host(host, has_keys=False, insecure=False)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.test", "127.0.0.1.example.test", ""])
-def test_others_may_ask_only_if_that_is_said(host: str) -> None:
-    with pytest.raises(MalformedInputError, match="there are no keys yet"):
-        check_host(host, insecure=False)
-    check_host(host, insecure=True)
+def test_others_may_ask_only_with_a_key_or_if_that_is_said(host: str) -> None:
+    with pytest.raises(MalformedInputError, match="there is no key: everybody could use the service"):
+        check_host(host, has_keys=False, insecure=False)
+    check_host(host, has_keys=True, insecure=False)
+    check_host(host, has_keys=False, insecure=True)
 
 
 @pytest.mark.parametrize(
-    ("workers", "threads", "cores", "given"),
+    ("workers", "threads", "cores", "room", "given"),
     [
-        ("auto", 1, 2, (2, 1)),
-        ("auto", 2, 2, (1, 2)),
-        ("auto", 3, 8, (2, 3)),
-        ("auto", 9, 2, (1, 2)),
-        (1, 1, 8, (1, 1)),
-        (4, 2, 8, (4, 2)),
-        (5, 2, 8, (4, 2)),
-        (64, 1, 2, (2, 1)),
+        (1, "auto", 2, None, (1, 2)),
+        (1, "auto", 1, None, (1, 1)),
+        (1, 1, 8, None, (1, 1)),
+        (1, 9, 2, None, (1, 2)),
+        (2, "auto", 2, None, (2, 1)),
+        (2, 2, 2, None, (2, 1)),
+        (3, "auto", 8, None, (3, 2)),
+        (4, 2, 8, None, (4, 2)),
+        (5, 2, 8, None, (5, 1)),
+        (64, 1, 2, None, (2, 1)),
+        ("auto", "auto", 1, None, (1, 1)),
+        ("auto", "auto", 2, None, (1, 2)),
+        ("auto", "auto", 3, None, (1, 3)),
+        ("auto", "auto", 16, None, (8, 2)),
+        ("auto", "auto", 16, 3, (3, 5)),
+        ("auto", "auto", 16, 40, (8, 2)),
+        ("auto", 4, 16, None, (4, 4)),
+        ("auto", 1, 16, None, (8, 1)),
+        ("auto", 9, 4, None, (1, 4)),
     ],
 )
 def test_threads_never_exceed_the_cores(
-    workers: Any, threads: int, cores: int, given: tuple[int, int], caplog: pytest.LogCaptureFixture
+    workers: Any, threads: Any, cores: int, room: int | None, given: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "dulian.service"):
-        assert share_out(workers, threads, cores) == given
-    fits = given == (given[0] if workers == "auto" else workers, threads)
+        assert share_out(workers, threads, cores, room=room) == given
+    assert given[0] * given[1] <= cores
+    fits = workers in ("auto", given[0]) and threads in ("auto", given[1])
     assert [record.message for record in caplog.records] == ([] if fits else ["threads_reduced"])
+
+
+@pytest.mark.parametrize(
+    ("limit", "physical", "room"),
+    [(None, None, 1), (None, 64 * 2**30, 100), (2**30, 64 * 2**30, 2), (100 * 2**20, 64 * 2**30, 1)],
+)
+def test_auto_counts_the_processes_that_there_is_memory_for(
+    monkeypatch: pytest.MonkeyPatch, limit: int | None, physical: int | None, room: int
+) -> None:
+    monkeypatch.setattr(start, "memory_limit_bytes", lambda: limit)
+    monkeypatch.setattr(start, "physical_memory_bytes", lambda: physical)
+    assert min(processes_in_memory(Settings()), 100) == room
+    larger = (Settings(profile="classic"), Settings(cache_mb=5000), Settings(max_bytes_in_flight_mb=5000))
+    assert all(processes_in_memory(settings) < max(2, processes_in_memory(Settings())) for settings in larger)
 
 
 def test_a_taken_port_and_an_unknown_host_are_told() -> None:
@@ -70,36 +102,6 @@ def test_a_taken_port_and_an_unknown_host_are_told() -> None:
             bind("127.0.0.1", port)
     with pytest.raises(BackendError, match="cannot listen on nowhere.invalid"):
         bind("nowhere.invalid", 1)
-
-
-def test_core_dumps_are_off() -> None:
-    code = "import resource\nfrom dulian.service.start import forbid_core_dumps\nforbid_core_dumps()\n"
-    code += "print(resource.getrlimit(resource.RLIMIT_CORE))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout == "(0, 0)\n"
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"workers": "many"}, "setting workers: 'many' is neither auto nor a number from 1"),
-        ({"workers": "0"}, "setting workers"),
-        ({"threads": 0}, "setting threads"),
-        ({"port": 70000}, "setting port"),
-        ({"grace_s": 100}, "setting grace_s"),
-    ],
-)
-def test_settings_that_make_no_sense(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(MalformedInputError, match=said):
-        read_settings(**given)
-
-
-def test_settings_given_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DULIAN_PORT", "1234")
-    monkeypatch.setenv("DULIAN_WORKERS", "3")
-    assert (read_settings(port=99).port, read_settings(port=None).port, read_settings().workers) == (99, 1234, 3)
-    monkeypatch.setenv("DULIAN_PORT", "tcp://10.0.0.1:8080")
-    assert Settings().port == 8080
 
 
 # ── the log ──────────────────────────────────────────────────────────────────────────────────────
@@ -141,9 +143,12 @@ def test_every_event_is_one_line_of_json(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @contextmanager
-def draining_server(analysis: FakeAnalysis, *, grace_s: float) -> Iterator[tuple[DrainingServer, str]]:
+def draining_server(
+    analysis: FakeAnalysis, *, grace_s: float, processes: int = 1
+) -> Iterator[tuple[DrainingServer, str]]:
     """As in production, but in a thread, where the signals have to be sent by hand."""
     with fake_service(analysis) as service, bind("127.0.0.1", 0) as listener:
+        service.share = Share(processes=processes)
         server = DrainingServer(create_app(service), service, grace_s=grace_s)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
@@ -167,12 +172,13 @@ def refuses(url: str) -> bool:
 
 def test_readiness_falls_first_then_the_socket_closes_and_accepted_work_is_answered() -> None:
     analysis = FakeAnalysis()
-    analysis.leave.clear()
     answers: list[httpx.Response] = []
     with draining_server(analysis, grace_s=3600) as (server, url):
+        analysis.leave.clear()
+        rehearsed = len(analysis.seen)
         poster = threading.Thread(target=lambda: answers.append(httpx.post(f"{url}/v1/analyze", content=b"accepted")))
         poster.start()
-        assert analysis.begun.acquire(timeout=PATIENCE_S)
+        wait_until(lambda: len(analysis.seen) > rehearsed)
         server.handle_exit(signal.SIGTERM, None)
         assert httpx.get(f"{url}/readyz").status_code == 503
         assert httpx.get(f"{url}/livez").status_code == 200
@@ -182,6 +188,30 @@ def test_readiness_falls_first_then_the_socket_closes_and_accepted_work_is_answe
         analysis.leave.set()
         poster.join(PATIENCE_S)
         assert [answer.status_code for answer in answers] == [200]
+
+
+def test_one_of_several_processes_may_be_told_its_end_twice_and_keeps_its_grace() -> None:
+    with draining_server(FakeAnalysis(), grace_s=3600, processes=2) as (server, url):
+        for _ in range(3):
+            server.handle_exit(signal.SIGTERM, None)
+        wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 503)
+        server.handle_exit(signal.SIGINT, None)
+        wait_until(lambda: refuses(url))
+        assert not server.force_exit
+
+
+def test_a_process_whose_place_is_taken_accepts_nobody_and_answers_those_it_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dulian.service.server.RETIREMENT_S", 3600)
+    with draining_server(FakeAnalysis(), grace_s=0, processes=2) as (server, url), httpx.Client() as kept:
+        assert "connection" not in kept.get(f"{url}/readyz").headers
+        server.handle_exit(signal.SIGHUP, None)
+        wait_until(lambda: refuses(url))
+        last = kept.get(f"{url}/readyz")
+        assert (last.status_code, last.headers["connection"]) == (200, "close")
+        server.handle_exit(signal.SIGINT, None)
+        wait_until(lambda: server.should_exit)
 
 
 def test_an_interrupt_asks_for_no_grace_and_a_third_signal_for_no_patience() -> None:
@@ -194,22 +224,6 @@ def test_an_interrupt_asks_for_no_grace_and_a_third_signal_for_no_patience() -> 
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────
-
-
-def command(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("DULIAN_")}
-    return subprocess.Popen(
-        [sys.executable, "-m", "dulian", "serve", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**clean, "LANG": "C.UTF-8", **environment},
-    )
-
-
-def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
 
 
 def test_missing_weights_are_one_line_and_exit_code_3(tmp_path: Path) -> None:
@@ -239,33 +253,15 @@ def test_mistakes_are_one_line(arguments: tuple[str, ...], code: int, said: str)
     assert said in line
 
 
-@contextmanager
-def running(
-    store: ModelStore, *arguments: str, **environment: str
-) -> Iterator[tuple[subprocess.Popen[str], str, list[Any]]]:
-    """A real process, ready; its address and the events so far."""
-    environment = {"DULIAN_GRACE_S": "0", **environment}
-    process = command("--port", "0", "--offline", "--model-dir", str(store.write_dir), *arguments, **environment)
-    try:
-        assert process.stderr
-        events = [json.loads(process.stderr.readline()) for _ in range(2)]
-        yield process, f"http://127.0.0.1:{events[-1]['port']}", events
-    finally:
-        process.kill()
-        process.wait(PATIENCE_S)
-        for pipe in (process.stdout, process.stderr):
-            assert pipe
-            pipe.close()
-
-
 @pytest.mark.weights
 def test_a_process_is_warm_before_it_listens_and_finishes_what_it_accepted(
     model_store: ModelStore, samples: Path
 ) -> None:
     picture = (samples / "astronaut.png").read_bytes()
-    with running(model_store, "--workers", "1") as (process, url, events):
+    with running(model_store, "--threads", "1") as (process, url, events):
         assert [event["event"] for event in events] == ["models_ready", "listening"]
-        assert (events[0]["profile"], events[0]["workers"]) == ("standard", 1)
+        assert (events[0]["profile"], events[0]["threads"]) == ("standard", 1)
+        assert not psutil.Process(process.pid).children()
         answers: list[int] = []
 
         def post() -> None:
@@ -282,6 +278,50 @@ def test_a_process_is_warm_before_it_listens_and_finishes_what_it_accepted(
     assert (code, out) == (0, "")
     assert answers == [200] * 12
     assert [json.loads(line)["event"] for line in err.splitlines()] == ["draining", "stopped"]
+
+
+@pytest.mark.weights
+def test_limits_that_are_set_are_shown_and_obeyed(model_store: ModelStore) -> None:
+    limits = {
+        "DULIAN_MAX_BODY_MB": "2",
+        "DULIAN_MAX_BYTES_IN_FLIGHT_MB": "3",
+        "DULIAN_MAX_PIXELS_MP": "50",
+        "DULIAN_DEADLINE_S": "19",
+        "DULIAN_BODY_TIMEOUT_S": "8",
+        "DULIAN_MAX_QUEUED": "7",
+        "DULIAN_MAX_CONNECTIONS": "6",
+        "DULIAN_MAX_HEAD_KB": "4",
+        "DULIAN_MAX_HEADERS": "20",
+        "DULIAN_HEAD_TIMEOUT_S": "9",
+    }
+    with running(model_store, "--max-queued", "5", **limits) as (_, url, _events):
+        shown = httpx.get(f"{url}/v1/limits").json()
+        expected = {
+            **{"body_bytes": 2 * 2**20, "bytes_in_flight": 3 * 2**20, "image_pixels": 50_000_000, "queue": 5},
+            **{"deadline_ms": 19_000, "body_seconds": 8, "connections": 6, "head_bytes": 4096, "headers": 20},
+            **{"head_seconds": 9, "image_fancy_pixels": 20_000_000},
+        }
+        assert {name: shown[name] for name in expected} == expected
+
+        def status(**request: Any) -> int:
+            return httpx.post(f"{url}/v1/analyze", timeout=PATIENCE_S, **request).status_code
+
+        assert status(content=bytes(2 * 2**20 + 1)) == 413
+        assert status(content=flat_png(7500, 6700)) == 413
+        # More than OpenCV decodes of itself; the rest of the program's wall is raised with the limit.
+        assert status(content=flat_png(7400, 6700)) == 200
+        assert status(content=b"x", headers={"a": "b" * 4096}) == 431
+        assert status(content=b"x", headers={f"a{number}": "b" for number in range(20)}) == 431
+        with ExitStack() as clients:
+            address = ("127.0.0.1", httpx.URL(url).port)
+            held = [clients.enter_context(socket.create_connection(address, PATIENCE_S)) for _ in range(7)]
+            assert held[-1].recv(100).startswith(b"HTTP/1.1 503")
+
+
+def flat_png(width: int, height: int) -> bytes:
+    done, data = cv2.imencode(".png", np.full((height, width), 200, np.uint8))
+    assert done
+    return data.tobytes()
 
 
 @pytest.mark.weights

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dulian import __version__
-from dulian.cli import analyze, bench, doctor, models, serve
+from dulian.cli import analyze, bench, config, doctor, keys, models, serve
 from dulian.errors import BackendError, DeadlineError, DulianError, InputError, OverloadedError
 
 EXIT_CODES: tuple[tuple[type[DulianError], int], ...] = (
@@ -31,6 +31,8 @@ app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.command("serve")(serve.serve)
 app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
+app.add_typer(config.app, name="config")
 
 
 def _show_version(wanted: bool) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from dulian.errors import MalformedInputError
 from dulian.faces import AnalysisResult
+from dulian.files import write_atomically
 from dulian.sources import STDIN, Source, printable
-from dulian.store.files import write_atomically
 
 if TYPE_CHECKING:
     from dulian.image import Image

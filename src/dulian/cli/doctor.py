@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -55,12 +55,22 @@ def _lines(found: Examination) -> list[tuple[str, str]]:
         ("Chinese labels", found.chinese_font or "no CJK font found; labels on pictures will be English"),
         ("one picture", _plan(1, found.cores_used)),
         ("many pictures", _plan(1000, found.cores_used)),
+        ("serve", _plan_service(1, found.cores_used)),
+        ("serve --workers auto", _plan_service("auto", found.cores_used)),
     ]
 
 
 def _plan(pictures: int, cores: int) -> str:
     workers, threads = share_cores(pictures, cores)
-    return f"workers: {workers}, threads of each: {threads}"
+    return f"threads: {workers}, of the engine for each: {threads}"
+
+
+def _plan_service(workers: int | Literal["auto"], cores: int) -> str:
+    from dulian.service.start import processes_in_memory, share_out
+    from dulian.settings import Settings
+
+    processes, threads = share_out(workers, "auto", cores, room=processes_in_memory(Settings()))
+    return f"processes: {processes}, threads of each: {threads}"
 
 
 def _gigabytes(count: int | None) -> str:

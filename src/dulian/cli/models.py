@@ -249,7 +249,8 @@ def convert(
 ) -> None:
     """Rewrite any Caffe network of supported layers as ONNX: OpenCV 5 no longer reads Caffe."""
     from dulian.convert import check_against_opencv, convert_caffe
-    from dulian.store.files import explained, write_atomically
+    from dulian.files import write_atomically
+    from dulian.store.files import explained
 
     if output.exists() and not force:
         raise MalformedInputError(f"{output} exists; --force replaces it")
@@ -280,7 +281,7 @@ def _mended(path: Path, text: bytes, *, repair: bool) -> bytes:
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
-    from dulian.store.files import read_regular
+    from dulian.files import read_regular
 
     try:
         return read_regular(path, max_bytes)

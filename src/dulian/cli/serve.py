@@ -1,4 +1,4 @@
-"""``dulian serve``: the HTTP service, in this process, until a signal ends it."""
+"""``dulian serve``: the HTTP service, until a signal ends it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,53 @@ import typer
 
 
 def serve(
+    config: Annotated[Path | None, typer.Option(help="TOML file of settings; DULIAN_CONFIG if not given.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 if not given.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; 8080 if not given, 0 for any that is free.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="A port of its own for /metrics, /livez and /readyz; none if not given.")
+    ] = None,
     profile: Annotated[str | None, typer.Option(help="standard or classic.")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, onnxruntime, openvino, opencv, opencv-caffe.")] = None,
     precision: Annotated[
         str | None, typer.Option(help="f32, or bf16 (extra openvino): faster, answers move a little.")
     ] = None,
-    workers: Annotated[str | None, typer.Option(help="Pictures analysed at once: a number, or auto.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of the engine for each of them; 1 if not given.")] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="Processes: a number, or auto (one for two cores); 1 if not given.")
+    ] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="Cores for each of them: a number, or auto (all there are), if not given.")
+    ] = None,
     mode: Annotated[
         str | None, typer.Option(help="auto, latency (all cores on one picture) or throughput (a core for each).")
     ] = None,
+    max_body_mb: Annotated[int | None, typer.Option(help="MiB that one request may have; 10 if not given.")] = None,
+    deadline_s: Annotated[
+        float | None, typer.Option(help="Seconds from a complete request to its answer; 5 if not given.")
+    ] = None,
+    max_queued: Annotated[
+        int | None, typer.Option(help="Pictures that may wait for a thread of one process; 64 if not given.")
+    ] = None,
+    cache_mb: Annotated[
+        int | None, typer.Option(help="MiB for results, given again for a while to who asks the same; 0 if not given.")
+    ] = None,
+    idle_unload: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Close networks that nobody has needed for so long; never if not given."),
+    ] = None,
     model_dir: Annotated[Path | None, typer.Option(help="Folder of the models.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Never fetch models.")] = False,
+    keys_file: Annotated[
+        Path | None, typer.Option(help="API keys, made by 'dulian keys create'; where there are any, one is needed.")
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="A site whose pages may ask; repeat for more.")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A name that a proxy passes on as Host; repeat for more.")
+    ] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Listen beyond this machine although there are no keys yet.")
+        bool, typer.Option("--insecure", help="Listen beyond this machine although there is no key.")
     ] = False,
 ) -> None:
     """Answer over HTTP: POST a picture to /v1/analyze; /openapi.json describes the rest.
@@ -34,19 +65,30 @@ def serve(
     """
     from dulian.cli.models import make_store
     from dulian.service.start import serve as run
-    from dulian.settings import read_settings
+    from dulian.settings import MEGAPIXEL, raise_opencv_wall, read_settings
 
     settings = read_settings(
+        config=config,
         host=host,
         port=port,
+        metrics_port=metrics_port,
         profile=profile,
         engine=engine,
         precision=precision,
         workers=workers,
         threads=threads,
         mode=mode,
+        max_body_mb=max_body_mb,
+        deadline_s=deadline_s,
+        max_queued=max_queued,
+        cache_mb=cache_mb,
+        idle_unload_s=idle_unload,
         model_dir=model_dir,
         offline=offline or None,
+        keys_file=keys_file,
+        cors_origins=cors_origin or None,
+        allowed_hosts=allowed_host or None,
         insecure=insecure or None,
     )
-    run(settings, make_store(settings.model_dir, offline=settings.offline))
+    raise_opencv_wall(settings.max_pixels_mp * MEGAPIXEL)
+    run(settings, lambda: make_store(settings.model_dir, offline=settings.offline))

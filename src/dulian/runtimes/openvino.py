@@ -8,6 +8,9 @@ import openvino as ov
 from dulian.errors import WeightsError
 from dulian.runtimes import Precision, Session, Tensor, Weights
 
+# The first who asks makes OpenVINO's table of types; two threads that are first at once wait for each other for ever.
+ov.Type.f32.to_dtype()
+
 
 class OpenVinoSession(Session):
     """Owns an ``InferRequest``: a compiled model called directly by several threads answers wrongly."""

@@ -1,4 +1,4 @@
-"""Answers as they go out: bytes made once, and the one shape of an error."""
+"""Answers as they go out: bytes made once, and the shapes of an error."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from starlette.responses import Response
 
 from dulian.errors import DulianError, OverloadedError
 from dulian.service.admission import retry_after_s
-from dulian.service.status import UNAVAILABLE, http_status, told
+from dulian.service.status import TOO_MANY, UNAUTHENTICATED, UNAVAILABLE, http_status, told
 
 JSON_TYPE = "application/json"
 JPEG_TYPE = "image/jpeg"
+
+# Who calls these knows the services of the articles, which put a text under "error" and nothing else.
+PICTURES = "/images/"
+_TEXT_ERRORS = ("/predict", "/api/analyze", "/analyze")
 
 
 def to_json(data: Any) -> bytes:
@@ -25,18 +29,36 @@ def json_answer(data: Any) -> Response:
     return Response(to_json(data), media_type=JSON_TYPE)
 
 
-def error_answer(error: DulianError, request_id: str, *, close: bool = False) -> Response:
-    """An error of ours; ``close`` ends the connection after it."""
+def error_answer(error: DulianError, request_id: str, *, close: bool = False, path: str = "") -> Response:
+    """An error of ours, in the shape that clients of the path know; ``close`` ends the connection after it."""
     status = http_status(error)
     headers = {"connection": "close"} if close else {}
-    if status == UNAVAILABLE:
+    if status == UNAUTHENTICATED:
+        headers["www-authenticate"] = "Bearer"
+    if status in (TOO_MANY, UNAVAILABLE):
         headers["retry-after"] = str(retry_after_s(error.wait_s if isinstance(error, OverloadedError) else 0.0))
-    return error_shape(status, error.code, told(error), request_id, headers)
+    return error_shape(status, error.code, told(error), request_id, headers, path=path)
 
 
 def error_shape(
-    status: int, code: str, message: str, request_id: str, headers: dict[str, str] | None = None
+    status: int, code: str, message: str, request_id: str, headers: dict[str, str] | None = None, *, path: str = ""
 ) -> Response:
-    """The only form in which an error leaves the service."""
-    body = to_json({"error": {"code": code, "message": message, "request_id": request_id}})
+    """The only form in which an error leaves the service; two, counting the articles' paths."""
+    plain = path in _TEXT_ERRORS or path.startswith(PICTURES)
+    body = to_json({"error": message}) if plain else error_json(code, message, request_id)
     return Response(body, status_code=status, headers=headers, media_type=JSON_TYPE)
+
+
+def error_json(code: str, message: str, request_id: str) -> bytes:
+    """An error as JSON, alone or in place of one result among several."""
+    return to_json({"error": {"code": code, "message": message, "request_id": request_id}})
+
+
+def without_request_id(body: bytes, request_id: str) -> bytes:
+    """An answer before it was given its request id, which is its first field where it has one."""
+    return body.removeprefix(to_json({"request_id": request_id})[:-1])
+
+
+def with_request_id(body: bytes, request_id: str) -> bytes:
+    """The same answer for another request."""
+    return to_json({"request_id": request_id})[:-1] + body if body.startswith(b",") else body

@@ -12,6 +12,7 @@ from dulian.service.limits import ServiceLimits
 Headers = dict[bytes, bytes]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Buffer = bytes | bytearray
+EMPTY = "the body is empty; send a picture"
 
 
 class ClientGone(Exception):
@@ -21,8 +22,10 @@ class ClientGone(Exception):
 class RequestBody:
     """One request's body, before and after it is read."""
 
-    def __init__(self, headers: Headers, limits: ServiceLimits) -> None:
+    def __init__(self, headers: Headers, limits: ServiceLimits, *, empty: str = EMPTY) -> None:
+        """``empty`` is what a client is told that sent nothing."""
         self._limits = limits
+        self._empty = empty
         self._encoding = headers.get(b"content-encoding", b"")
         self._waits_for_continue = b"expect" in headers
         length = headers.get(b"content-length", b"")
@@ -69,7 +72,7 @@ class RequestBody:
             raise SlowClientError(f"the body did not arrive within {self._limits.body_timeout_s:g} seconds") from None
         self.complete = True
         if not body:
-            raise MalformedInputError("the body is empty; send a picture")
+            raise MalformedInputError(self._empty)
         return body
 
     async def _collect(self, receive: Receive, hold: Callable[[int], None]) -> Buffer:

@@ -1,4 +1,4 @@
-"""What a body is wrapped in: nothing, a multipart form or JSON. Out comes the picture's file, in one piece."""
+"""What a body is wrapped in: nothing, a multipart form or JSON. Out come the files of pictures, each in one piece."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import binascii
 import json
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from python_multipart.exceptions import FormParserError
@@ -18,7 +19,7 @@ from dulian.service.limits import ServiceLimits
 Envelope = Literal["raw", "multipart", "json"]
 FIELD = "image"
 
-_FORM = "multipart/form-data"
+FORM_TYPE = "multipart/form-data"
 # "curl --data-binary" calls everything a form unless told otherwise; the leading bytes decide what it is.
 _RAW = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
 
@@ -32,8 +33,8 @@ def find_envelope(content_type: str) -> Envelope:
     Raises:
         UnsupportedMediaError: One that is not accepted.
     """
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind == _FORM:
+    kind = _kind(content_type)
+    if kind == FORM_TYPE:
         return "multipart"
     if kind == "application/json":
         return "json"
@@ -41,19 +42,28 @@ def find_envelope(content_type: str) -> Envelope:
         return "raw"
     raise UnsupportedMediaError(
         f"content type {kind[:80]!r} is not accepted; send the picture itself as image/* or application/octet-stream,"
-        f" as file field '{FIELD}' of {_FORM}, or as Base64 in JSON"
+        f" as file field '{FIELD}' of {FORM_TYPE}, or as Base64 in JSON"
     )
+
+
+def is_form(content_type: str) -> bool:
+    """Whether a Content-Type names a form with files."""
+    return _kind(content_type) == FORM_TYPE
+
+
+def _kind(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def open_envelope(body: Buffer, content_type: str, limits: ServiceLimits) -> bytes:
     """The picture's file out of a body.
 
     Raises:
-        MalformedInputError: The wrapping is broken, or holds no picture.
+        MalformedInputError: The wrapping is broken, or holds no picture, or several.
     """
     envelope = find_envelope(content_type)
     if envelope == "multipart":
-        return _from_multipart(body, content_type, limits)
+        return the_only(read_form(body, content_type, limits, max_parts=limits.max_parts)).content(body)
     return _from_json(body, limits) if envelope == "json" else bytes(body)
 
 
@@ -105,12 +115,30 @@ def _from_base64(text: memoryview, max_bytes: int) -> bytes:
 # ── multipart ────────────────────────────────────────────────────────────────────────────────────
 
 
-def _from_multipart(body: Buffer, content_type: str, limits: ServiceLimits) -> bytes:
+@dataclass(frozen=True, slots=True)
+class FormFile:
+    """A file of a form: its name, which is None for what a script made up, and where in the body its bytes lie."""
+
+    name: bytes | None
+    spans: list[tuple[int, int]] = field(default_factory=list)
+
+    def content(self, body: Buffer) -> bytes:
+        """A copy of its bytes out of the body that it came in."""
+        view = memoryview(body)
+        return b"".join(view[start:end] for start, end in self.spans)
+
+
+def read_form(body: Buffer, content_type: str, limits: ServiceLimits, *, max_parts: int) -> list[FormFile]:
+    """The files in a form's field for pictures, in order; all other fields are passed over. Nothing is copied.
+
+    Raises:
+        MalformedInputError: The form is broken, or has too many parts, or too long heads of them.
+    """
     boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
     if not boundary:
-        raise MalformedInputError(f"{_FORM} without a boundary")
-    _check_delimiters(body, b"\r\n--" + boundary, limits.max_parts)
-    parts = _Parts(limits)
+        raise MalformedInputError(f"{FORM_TYPE} without a boundary")
+    _check_delimiters(body, b"\r\n--" + boundary, max_parts)
+    parts = _Parts(max_parts, limits.max_part_head_bytes)
     try:
         parser = MultipartParser(boundary, cast(Any, parts.callbacks()), max_header_size=limits.max_part_head_bytes)
         parser.write(cast(bytes, body))  # it searches bytes and bytearrays alike; its hints name only one of them
@@ -118,7 +146,29 @@ def _from_multipart(body: Buffer, content_type: str, limits: ServiceLimits) -> b
         raise MalformedInputError("the multipart body is broken") from None
     if not parts.ended:
         raise MalformedInputError("the multipart body ends before its last boundary")
-    return parts.picture(body)
+    return parts.pictures
+
+
+def at_least_one(pictures: list[FormFile]) -> list[FormFile]:
+    """The pictures of a form.
+
+    Raises:
+        MalformedInputError: There is none.
+    """
+    if not pictures:
+        raise MalformedInputError(f"no file field '{FIELD}' in the form")
+    return pictures
+
+
+def the_only(pictures: list[FormFile]) -> FormFile:
+    """The picture of a form that has but one.
+
+    Raises:
+        MalformedInputError: There is none, or there are several.
+    """
+    if len(at_least_one(pictures)) > 1:
+        raise MalformedInputError(f"more than one file field '{FIELD}'")
+    return pictures[0]
 
 
 def _check_delimiters(body: Buffer, delimiter: bytes, max_parts: int) -> None:
@@ -140,17 +190,17 @@ def _too_many_parts(max_parts: int) -> MalformedInputError:
 
 
 class _Parts:
-    """Listens to the parser: where the picture lies in the body, and whether all of it is within the limits."""
+    """Listens to the parser: where the pictures lie in the body, and whether all of it is within the limits."""
 
-    def __init__(self, limits: ServiceLimits) -> None:
-        self._limits = limits
+    def __init__(self, max_parts: int, max_head_bytes: int) -> None:
+        self._max_parts = max_parts
+        self._max_head_bytes = max_head_bytes
         self._parts = 0
         self._head_bytes = 0
         self._name = b""
         self._headers: dict[bytes, bytes] = {}
-        self._is_picture = False
-        self._pictures = 0
-        self._spans: list[tuple[int, int]] = []
+        self._picture: FormFile | None = None
+        self.pictures: list[FormFile] = []
         self.ended = False
 
     def callbacks(self) -> dict[str, Callable[..., None]]:
@@ -163,21 +213,13 @@ class _Parts:
             "on_end": self._end,
         }
 
-    def picture(self, body: Buffer) -> bytes:
-        if self._pictures != 1:
-            raise MalformedInputError(
-                f"no file field '{FIELD}' in the form" if not self._pictures else f"more than one file field '{FIELD}'"
-            )
-        view = memoryview(body)
-        return b"".join(view[start:end] for start, end in self._spans)
-
     def _begin(self) -> None:
         self._parts += 1
-        if self._parts > self._limits.max_parts:
-            raise _too_many_parts(self._limits.max_parts)
+        if self._parts > self._max_parts:
+            raise _too_many_parts(self._max_parts)
         self._head_bytes = 0
         self._headers = {}
-        self._is_picture = False
+        self._picture = None
 
     def _field(self, data: Buffer, start: int, end: int) -> None:
         self._name = self._piece(data, start, end).lower()
@@ -187,19 +229,20 @@ class _Parts:
 
     def _piece(self, data: Buffer, start: int, end: int) -> bytes:
         self._head_bytes += end - start
-        if self._head_bytes > self._limits.max_part_head_bytes:
-            raise MalformedInputError(f"a part's headers exceed {self._limits.max_part_head_bytes:,} bytes")
+        if self._head_bytes > self._max_head_bytes:
+            raise MalformedInputError(f"a part's headers exceed {self._max_head_bytes:,} bytes")
         return bytes(data[start:end])
 
     def _headers_finished(self) -> None:
         disposition = parse_options_header(self._headers.get(b"content-disposition", b""))[1]
         is_file = b"filename" in disposition or b"content-type" in self._headers
-        self._is_picture = is_file and disposition.get(b"name") == FIELD.encode()
-        self._pictures += self._is_picture
+        if is_file and disposition.get(b"name") == FIELD.encode():
+            self._picture = FormFile(disposition.get(b"filename"))
+            self.pictures.append(self._picture)
 
     def _data(self, data: Buffer, start: int, end: int) -> None:
-        if self._is_picture:
-            self._spans.append((start, end))
+        if self._picture is not None:
+            self._picture.spans.append((start, end))
 
     def _end(self) -> None:
         self.ended = True

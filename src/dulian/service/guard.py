@@ -8,24 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
-from httptools import HttpParserError
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-
-@dataclass(frozen=True, slots=True)
-class GuardLimits:
-    """How many connections one process keeps, and how big, how slow and how far ahead of its answers a head may be."""
-
-    connections: int = 512
-    head_bytes: int = 32 * 1024
-    headers: int = 100
-    head_seconds: float = 3.0
-    pipelined: int = 16  # waiting behind the one being answered: unbounded, one packet held 15 MB
+from dulian.service.limits import GuardLimits
 
 
 class _Phase(Enum):
@@ -44,6 +35,9 @@ _BAD_REQUEST = _bare(b"400 Bad Request")
 _HEAD_TOO_SLOW = _bare(b"408 Request Timeout")
 _HEAD_TOO_LARGE = _bare(b"431 Request Header Fields Too Large")
 _TOO_MANY_CONNECTIONS = _bare(b"503 Service Unavailable", b"retry-after: 1")
+
+# When the server ends, a request may be on its way on a connection that looks idle: so long may the way take.
+LAST_CALL_S = 0.5
 
 
 class _JoiningTransport(asyncio.Transport):
@@ -98,8 +92,14 @@ class GuardedProtocol(HttpToolsProtocol):
 
     _phase = _Phase.BETWEEN
     _deaf = False  # refused or handed over: whatever else arrives is not for us
+    _handed_over = False
+    _last_call = False
     _unresolved_bytes = 0  # fed since the last finished head, message or piece of body
     _head_timer: asyncio.TimerHandle | None = None
+
+    @staticmethod
+    def refused(status: int) -> object:
+        """Hears the status of every refusal that is written."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -116,32 +116,80 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stop_head_timer()
         self._unset_keepalive_if_required()  # uvicorn leaves it running after a reset
 
+    def shutdown(self) -> None:
+        """The server ends: what was asked is answered, also what is asked just now; nothing after that."""
+        if self._is_answering():
+            super().shutdown()
+        else:
+            self._last_call = True
+            self.loop.call_later(LAST_CALL_S, super().shutdown)
+
     def data_received(self, data: bytes) -> None:
         # The parser finds the end of a head, never a search for the blank line: split over two chunks it would be
         # missed, and a chunk that holds it may be of any size. So the parser gets no more than the budget at a time.
         # Bodies take the same path, because chunk extensions and trailers are buffered just as heads are.
+        self._unset_keepalive_if_required()
         start = 0
         while start < len(data) and not self._deaf:
             piece = data[start : start + self.limits.head_bytes - self._unresolved_bytes]
-            start += len(piece)
             self._unresolved_bytes += len(piece)
-            super().data_received(piece)
+            start += self._feed(piece)
             if self._unresolved_bytes >= self.limits.head_bytes or self._has_too_many_headers():
                 self._refuse(_HEAD_TOO_LARGE)
-        if self._phase is not _Phase.BODY and not self._is_answering():
+        if self._handed_over:
+            self._hand_on(data[start:])
+        elif self._phase is not _Phase.BODY and not self._is_answering():
             self._start_head_timer()
 
+    def _feed(self, piece: bytes) -> int:
+        """Let the parser read; how many bytes of it belong to what it has read."""
+        try:
+            self.parser.feed_data(piece)
+        except HttpParserUpgrade as upgrade:
+            self._upgrade()
+            return int(upgrade.args[0])
+        except HttpParserError:
+            self._refuse(_BAD_REQUEST)
+        return len(piece)
+
+    # ── upgrades ─────────────────────────────────────────────────────────────────────────────────
+
+    def _upgrade(self) -> None:
+        """Decide about a request after whose head the parser has stopped; its body, if any, was passed over."""
+        if self._is_upgrade_to_ignore():
+            self._read_again()
+        elif self._should_upgrade() and not self._is_answering():
+            self.handle_websocket_upgrade()
+        else:  # nothing is promised beyond the answer under way; after a CONNECT follows what is not HTTP
+            self._refuse(_BAD_REQUEST)
+
+    def _is_upgrade_to_ignore(self) -> bool:
+        return self.parser.should_upgrade() and not self._should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _read_again(self) -> None:
+        """Read a head once more, without its wish for a protocol that is not spoken here.
+
+        Nobody has to grant such a wish, and the request counts without it. Java's client sends one (h2c) by default,
+        with bodies too.
+        """
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn has it
+        self._feed(b"\r\n".join((*lines, b"", b"")))
+
     def handle_websocket_upgrade(self) -> None:
-        self._deaf = True
+        self._deaf = self._handed_over = True
         self.transport = self._plain_transport
         super().handle_websocket_upgrade()
 
-    def _unsupported_upgrade_warning(self) -> None:
-        # The parser has skipped the body of this request, so what follows it cannot be told from the next one.
-        self._close_after_the_answer()
+    def _hand_on(self, data: bytes) -> None:
+        successor = self._plain_transport.get_protocol()
+        if data and isinstance(successor, asyncio.Protocol):
+            successor.data_received(data)
 
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(_BAD_REQUEST)
+    # ── what the parser has found ────────────────────────────────────────────────────────────────
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -151,10 +199,14 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._has_too_many_headers():
             self._refuse(_HEAD_TOO_LARGE)
             raise HttpParserError("too many headers")  # the only way to stop the parser within a piece
+        if self._is_upgrade_to_ignore():
+            return
         if len(self.pipeline) >= self.limits.pipelined:
             self._close_after_the_answer()
             raise HttpParserError("too many pipelined requests")
         super().on_headers_complete()
+        if self._last_call:
+            self.cycle.keep_alive = False
         self.scope["headers"] = self.headers.copy()  # else uvicorn adds the trailers of the body to them
         self._phase = _Phase.BODY
         self._unresolved_bytes = 0
@@ -165,6 +217,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._unresolved_bytes = 0
 
     def on_message_complete(self) -> None:
+        if self._is_upgrade_to_ignore():
+            return
         super().on_message_complete()
         self._phase = _Phase.BETWEEN
         self._unresolved_bytes = 0
@@ -213,6 +267,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._deaf = True
             self.transport.write(answer)
             self.transport.close()
+            self.refused(int(answer[9:12]))
             return
         self._close_after_the_answer()
 
@@ -222,6 +277,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self.cycle.keep_alive = False
 
 
-def guarded_protocol(limits: GuardLimits) -> type[HttpToolsProtocol]:
-    """The protocol class for ``uvicorn.Config(http=...)``: uvicorn takes a class, hence limits live on one."""
-    return type(GuardedProtocol.__name__, (GuardedProtocol,), {"limits": limits, "__doc__": GuardedProtocol.__doc__})
+def guarded_protocol(
+    limits: GuardLimits, *, refused: Callable[[int], object] = GuardedProtocol.refused
+) -> type[HttpToolsProtocol]:
+    """The protocol class for ``uvicorn.Config(http=...)``: uvicorn takes a class, hence limits live on one.
+
+    ``refused`` hears the status of every refusal that is written.
+    """
+    members = {"limits": limits, "refused": staticmethod(refused), "__doc__": GuardedProtocol.__doc__}
+    return type(GuardedProtocol.__name__, (GuardedProtocol,), members)

@@ -17,13 +17,18 @@ def log_event(event: str, *, level: int = logging.INFO, error: BaseException | N
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON."""
+    """A record as one line of JSON; ``always`` stands in every one."""
+
+    def __init__(self, always: dict[str, Any]) -> None:
+        super().__init__()
+        self._always = always
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
+            **self._always,
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
@@ -31,10 +36,10 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-def configure_logging() -> None:
-    """Send our events, and the server's warnings, to standard error."""
+def configure_logging(**always: Any) -> None:
+    """Send our events, and the server's warnings, to standard error, each with these fields."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(JsonFormatter(always))
     for name, level in (("dulian.service", logging.INFO), ("uvicorn", logging.WARNING)):
         named = logging.getLogger(name)
         named.handlers = [handler]

@@ -1,66 +1,290 @@
-"""The OpenAPI description of ``POST /v1/analyze``, which is no FastAPI route and so does not describe itself."""
+"""The OpenAPI description of the routes that take pictures: no FastAPI routes, they do not describe themselves."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, get_args
 
 from pydantic.json_schema import models_json_schema
 
 from dulian.analyzer import ALL_ATTRIBUTES, DEFAULT_OPTIONS, MAX_FACES
 from dulian.faces import FaceOrder
-from dulian.service import schema
-from dulian.service.envelope import FIELD
+from dulian.service import schema, stream
+from dulian.service.access import FREE_PATHS
+from dulian.service.answers import JPEG_TYPE, JSON_TYPE, PICTURES
+from dulian.service.articles import ANALYZE, API_ANALYZE, PREDICT, Article
+from dulian.service.envelope import FIELD, FORM_TYPE
 from dulian.service.limits import ServiceLimits
-from dulian.service.query import ANNOTATE
+from dulian.service.query import ANNOTATE, ARTICLE_PARAMETERS, BATCH_PARAMETERS, FORMATS, PARAMETERS
 
 TITLE = "dulian"
 SUMMARY = "Faces, perceived age and gender, and how far to trust each answer, from a photo."
 _REF = "#/components/schemas/"
 _ERRORS = {
     "400": "The request is malformed: an empty body, a broken envelope, an option out of range.",
+    "401": "The service asks for a key, and there is no valid one in `Authorization` or `X-API-Key`.",
     "408": "The body arrived too slowly.",
     "413": "Too many bytes, pixels, or pixels along one side.",
     "415": "Not an image type, a content type or a content encoding that is accepted.",
     "422": "A known image type that is damaged or ends too early.",
+    "429": "This key has used up its rate, or its share of the queue.",
     "500": "A defect of the service.",
     "503": "Overloaded, or the deadline is out of reach.",
     "504": "The deadline passed.",
 }
-ERROR_RESPONSE: dict[str, Any] = {
-    "description": "Any failure.",
-    "content": {"application/json": {"schema": {"$ref": f"{_REF}ErrorAnswer"}}},
+_MODELS = (
+    schema.AnalysisResult,
+    schema.ErrorAnswer,
+    schema.BatchAnswer,
+    schema.ArticleFaces,
+    schema.Predictions,
+    schema.TimedResults,
+    schema.TextError,
+    schema.StreamWishes,
+    schema.StreamResult,
+    schema.StreamError,
+    schema.StreamDropped,
+)
+_FACE = {"bbox": [120, 80, 200, 180], "gender": "Female", "age": "25-32", "confidence": 0.93}
+_RESULT = {
+    "request_id": "9f0c2d6e5b7a4c1d8e3f6a5b4c3d2e1f",
+    "image": {"width": 800, "height": 533, "rotated": 0},
+    "model": {"profile": "standard", "engine": "onnxruntime", "digest": "5f1c8e0a9b7d"},
+    "faces": [
+        {
+            "id": 0,
+            "bbox": [120.0, 80.0, 263.0, 238.0],
+            "confidence": 0.98,
+            "landmarks": {
+                "right_eye": [162.4, 139.8],
+                "left_eye": [221.7, 137.2],
+                "nose": [193.5, 170.1],
+                "mouth_right": [168.9, 201.3],
+                "mouth_left": [217.2, 199.6],
+            },
+            "age": {
+                "value": 31.4,
+                "low": 26.0,
+                "high": 37.0,
+                "coverage": 0.9,
+                "bucket": "(25-32)",
+                "bucket_probability": 0.71,
+            },
+            "gender": {"value": "female", "probability": 0.97, "female_probability": 0.97},
+            "quality": {
+                "score": 0.82,
+                "sharpness": 0.7,
+                "brightness": 0.5,
+                "size_px": 143,
+                "pose": {"yaw": 4, "pitch": -2, "roll": 1},
+                "reasons": [],
+            },
+            "status": "ok",
+            "label": "Female, (25-32)",
+            "message": None,
+        }
+    ],
+    "timings_ms": {"decode": 3.1, "detect": 4.6, "attributes": 1.2, "total": 9.0},
+    "annotated_image": None,
+}
+_ERROR = {
+    "error": {
+        "code": "image_truncated",
+        "message": "the file ends before its picture does",
+        "request_id": _RESULT["request_id"],
+    }
+}
+_EXAMPLES: dict[type[schema.Wire], Any] = {
+    schema.AnalysisResult: _RESULT,
+    schema.BatchAnswer: {"results": [_RESULT, _ERROR]},
+    schema.ErrorAnswer: _ERROR,
+    schema.TextError: {"error": PREDICT.missing},
+    schema.StreamResult: {"id": 7, **_RESULT},
+    schema.StreamWishes: {"id": 7, "options": {"max_faces": 3, "attributes": ["age"]}},
+    schema.StreamDropped: {"dropped": [5, 6]},
+    schema.ArticleFaces: {"faces": [_FACE], "processing_time_ms": 47, "annotated_image": "/9j/4AAQSkZJRg…"},
+    schema.Predictions: {
+        "results": [_FACE | {"age": "(25-32)"}],
+        "output_image": f"{PICTURES}llWYnrHywoQTX5Y8f4A40w",
+        "resource_usage": {"cpu_percent": 12.5, "memory_mb": 183.42, "timestamp": 1768616574.125},
+    },
+    schema.TimedResults: {
+        "results": [{"bbox": [120, 80, 80, 100], "gender": "Female", "age": "25-32"}],
+        "processing_time": "0.12s",
+    },
 }
 
 
 def complete(document: dict[str, Any], limits: ServiceLimits) -> dict[str, Any]:
-    """FastAPI's document with the analysis, the shape of errors and every schema they refer to."""
-    _, definitions = models_json_schema(
-        [(schema.AnalysisResult, "serialization"), (schema.ErrorAnswer, "serialization")],
-        ref_template=_REF + "{model}",
-    )
+    """FastAPI's document with the routes for pictures, the shape of errors and every schema they refer to."""
     components = document.setdefault("components", {}).setdefault("schemas", {})
-    components.update(definitions["$defs"])
-    result = components["AnalysisResult"]
-    result["required"] = [name for name in result["required"] if name not in ("truncated", "skipped", "hint")]
+    components.update(_schemas())
     for path in document["paths"].values():
         for operation in path.values():
-            operation["responses"]["default"] = ERROR_RESPONSE
-    document["paths"]["/v1/analyze"] = {"post": _analyze(limits)}
+            operation["responses"]["default"] = _error("Any failure.")
+    document["paths"] |= {
+        "/v1/analyze": {"post": _analyze(limits)},
+        "/v1/batch": {"post": _batch(limits)},
+        PREDICT.path: {"post": _article(PREDICT, "article 001", limits, _json(schema.Predictions))},
+        API_ANALYZE.path: {"post": _article(API_ANALYZE, "article 002", limits, _json(schema.TimedResults))},
+        ANALYZE.path: {"post": _article(ANALYZE, "article 004", limits, _JPEG)},
+        stream.PATH: {"get": _stream(limits)},
+        f"{PICTURES}{{picture_id}}": {"get": _picture(), "head": _picture()},
+    }
+    _add_keys(document)
     return document
 
 
+def _add_keys(document: dict[str, Any]) -> None:
+    """Whether the service asks for keys is up to whoever runs it, and may change: they may be left out."""
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "A key, where the service asks for one."},
+        "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same, in another way."},
+    }
+    document["security"] = [{}, {"bearer": []}, {"header": []}]
+    for path in document["paths"].keys() & FREE_PATHS:
+        for operation in document["paths"][path].values():
+            operation["security"] = []
+
+
+def _schemas() -> dict[str, Any]:
+    """Every model by its name; what has a default in it is not always there, and the default itself means nothing."""
+    _, definitions = models_json_schema([(model, "serialization") for model in _MODELS], ref_template=_REF + "{model}")
+    found: dict[str, Any] = definitions["$defs"]
+    for model_type, example in _EXAMPLES.items():
+        found[model_type.__name__]["examples"] = [example]
+    for model in found.values():
+        properties = model.get("properties", {})
+        model["required"] = [name for name in model.get("required", ()) if "default" not in properties[name]]
+        for described in properties.values():
+            described.pop("default", None)
+    return found
+
+
+# ── routes ───────────────────────────────────────────────────────────────────────────────────────
+
+
 def _analyze(limits: ServiceLimits) -> dict[str, Any]:
+    in_json = {
+        "type": "object",
+        "required": [FIELD],
+        "additionalProperties": False,
+        "properties": {FIELD: {"type": "string", "contentEncoding": "base64", "maxLength": limits.max_body_bytes}},
+    }
     return {
         "summary": "Find the faces in one picture",
         "description": "One picture in, all its faces out. A picture without faces is an answer with a hint.",
         "operationId": "analyze",
-        "parameters": [*_query(limits), *_headers(limits)],
-        "requestBody": {"required": True, "content": _bodies(limits)},
-        "responses": {"200": _success(), **{status: _error(status, text) for status, text in _ERRORS.items()}},
+        "parameters": [*_query(PARAMETERS, limits), *_headers()],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "image/*": _BINARY,
+                "application/octet-stream": _BINARY,
+                FORM_TYPE: {"schema": _form(_FILE | {"description": "exactly one file"})},
+                JSON_TYPE: {"schema": in_json},
+            },
+        },
+        "responses": {
+            "200": _success(
+                "The faces; with `format=faces` in the words of article 000; with `Accept: image/jpeg` the picture with"
+                " the faces drawn on it.",
+                {JSON_TYPE: {"schema": {"anyOf": [_ref(schema.AnalysisResult), _ref(schema.ArticleFaces)]}}, **_JPEG},
+            ),
+            **_errors(_error),
+        },
     }
 
 
-def _query(limits: ServiceLimits) -> list[dict[str, Any]]:
+def _batch(limits: ServiceLimits) -> dict[str, Any]:
+    files = {"type": "array", "items": _FILE, "minItems": 1, "maxItems": limits.max_batch_parts}
+    return {
+        "summary": "Find the faces in many pictures",
+        "description": (
+            f"At most {limits.max_batch_parts} pictures in one form, as many answers in the same order. A picture that"
+            " is refused has an error in its place and stops no other. The deadline is that of all together; what it"
+            " cuts off has the error `deadline_exceeded`. 503 only if there was no room for any of them."
+        ),
+        "operationId": "analyze_batch",
+        "parameters": [*_query(BATCH_PARAMETERS, limits), *_headers()],
+        "requestBody": {"required": True, "content": {FORM_TYPE: {"schema": _form(files)}}},
+        "responses": {
+            "200": _success("A result or an error for each picture.", _json(schema.BatchAnswer)),
+            **_errors(_error, without=("422",)),
+        },
+    }
+
+
+def _article(article: Article, name: str, limits: ServiceLimits, content: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "summary": f"The same in the shape of {name}",
+        "description": "For clients that were written for it. Undecided genders become the likelier one.",
+        "operationId": "article" + article.path.replace("/", "_"),
+        "parameters": [*_query(ARTICLE_PARAMETERS, limits), *_headers()],
+        "requestBody": {
+            "required": True,
+            "content": {FORM_TYPE: {"schema": _form(_FILE | {"description": "exactly one file"})}},
+        },
+        "responses": {"200": _success("The faces.", content), **_errors(_text_error)},
+    }
+
+
+def _picture() -> dict[str, Any]:
+    return {
+        "summary": f"The drawn picture that an answer of {PREDICT.path} names",
+        "parameters": [{"name": "picture_id", "in": "path", "required": True, "schema": {"type": "string"}}],
+        "responses": {
+            "200": _success("The picture.", _JPEG),
+            "404": _text_error("There is none by this name, or no longer."),
+            "default": _text_error("Any other failure."),
+        },
+    }
+
+
+def _stream(limits: ServiceLimits) -> dict[str, Any]:
+    return {
+        "summary": "Find the faces in one frame after another",
+        "description": (
+            f"A WebSocket. Each binary message is one frame: a JPEG, PNG or WebP of at most {limits.max_frame_bytes:,}"
+            " bytes. A text message before it, at most"
+            f" {limits.max_stream_text_bytes:,} bytes of JSON as in `StreamWishes`, may give it an id and options."
+            " They hold for that frame alone; without an id it goes by its number, from 1 on."
+            "\n\n"
+            "Answers are text messages in the order of the frames: `StreamResult` or `StreamError` with the frame's id."
+            " While one frame is analysed, one other waits, and a newer one takes its place. Whose place was taken is"
+            " told afterwards, every id once: `StreamDropped`."
+            "\n\n"
+            "After the error of a frame the stream goes on. It ends with 1002 or 1007 if the messages are broken, 1003"
+            f" after a text that is no JSON object, 1008 after {limits.stream_idle_s:g} seconds without a frame, more"
+            f" than {stream.MAX_TEXTS} texts in a row, or when the key is revoked, 1009 after a message that is too"
+            " big, 1011 after a defect, and 1012 when the service is about to end: what it accepted is answered before."
+            "\n\n"
+            f"The subprotocol `{stream.SUBPROTOCOL}` is chosen if it is offered. Pages cannot set headers and offer"
+            " their key as a subprotocol beside it; they have to be of this host, or of an origin that is allowed. No"
+            " extension is accepted, compression included."
+        ),
+        "operationId": "stream",
+        "parameters": _headers()[1:],
+        "responses": {
+            "101": {"description": "The stream is open."},
+            "400": _error("The handshake is malformed, or has a query."),
+            "403": _error("A page of an origin that is not allowed."),
+            "426": _error("No handshake, but a plain request."),
+            **_errors(_error, without=("400", "408", "413", "415", "422", "504")),
+            "503": _error(f"{limits.max_streams} streams are open, or the service is about to end.") | _LATER,
+        },
+    }
+
+
+# ── parameters ───────────────────────────────────────────────────────────────────────────────────
+
+
+def _query(names: tuple[str, ...], limits: ServiceLimits) -> list[dict[str, Any]]:
+    known = {parameter["name"]: parameter for parameter in _all_parameters(limits)}
+    return [known[name] for name in names]
+
+
+def _all_parameters(limits: ServiceLimits) -> list[dict[str, Any]]:
     attributes = {"type": "array", "items": {"type": "string", "enum": sorted(ALL_ATTRIBUTES)}}
     return [
         _parameter("max_faces", "faces in the answer, at most", type="integer", minimum=1, maximum=MAX_FACES)
@@ -74,7 +298,6 @@ def _query(limits: ServiceLimits) -> list[dict[str, Any]]:
         ),
         _parameter("attributes", "separated by commas, or repeated; empty only detects", **attributes)
         | {"style": "form", "explode": False, "allowEmptyValue": True},
-        _parameter("annotate", "a drawn copy within the JSON", type="string", enum=list(ANNOTATE), default="none"),
         _parameter(
             "order", "order of the faces", type="string", enum=list(get_args(FaceOrder)), default=DEFAULT_OPTIONS.order
         ),
@@ -92,10 +315,17 @@ def _query(limits: ServiceLimits) -> list[dict[str, Any]]:
             type="integer",
             minimum=1,
         ),
+        _parameter(
+            "annotate",
+            "a drawn copy within the JSON; base64 by default with format=faces, else none",
+            type="string",
+            enum=list(ANNOTATE),
+        ),
+        _parameter("format", "the JSON's shape", type="string", enum=list(FORMATS), default=FORMATS[0]),
     ]
 
 
-def _headers(limits: ServiceLimits) -> list[dict[str, Any]]:
+def _headers() -> list[dict[str, Any]]:
     return [
         {
             "name": "X-Request-Timeout-Ms",
@@ -116,40 +346,44 @@ def _parameter(name: str, description: str, **schema_of_it: Any) -> dict[str, An
     return {"name": name, "in": "query", "description": description, "schema": schema_of_it}
 
 
-def _bodies(limits: ServiceLimits) -> dict[str, Any]:
-    binary = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
-    form = {
-        "type": "object",
-        "required": [FIELD],
-        "properties": {FIELD: {"type": "string", "contentMediaType": "image/*", "description": "exactly one file"}},
-    }
-    in_json = {
-        "type": "object",
-        "required": [FIELD],
-        "additionalProperties": False,
-        "properties": {FIELD: {"type": "string", "contentEncoding": "base64", "maxLength": limits.max_body_bytes}},
-    }
-    return {
-        "image/*": binary,
-        "application/octet-stream": binary,
-        "multipart/form-data": {"schema": form},
-        "application/json": {"schema": in_json},
-    }
+# ── bodies and answers ───────────────────────────────────────────────────────────────────────────
+
+_BINARY: dict[str, Any] = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+_FILE: dict[str, Any] = {"type": "string", "contentMediaType": "image/*"}
+_JPEG: dict[str, Any] = {JPEG_TYPE: {"schema": {"type": "string", "contentMediaType": JPEG_TYPE}}}
 
 
-def _success() -> dict[str, Any]:
-    return {
-        "description": "The faces; with `Accept: image/jpeg` the picture with the faces drawn on it.",
-        "headers": {"X-Request-Id": {"schema": {"type": "string"}}},
-        "content": {
-            "application/json": {"schema": {"$ref": f"{_REF}AnalysisResult"}},
-            "image/jpeg": {"schema": {"type": "string", "contentMediaType": "image/jpeg"}},
-        },
-    }
+def _form(field: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": [FIELD], "properties": {FIELD: field}}
 
 
-def _error(status: str, description: str) -> dict[str, Any]:
-    answer = ERROR_RESPONSE | {"description": description}
-    if status == "503":
-        answer["headers"] = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}}
-    return answer
+def _ref(model: type[schema.Wire]) -> dict[str, Any]:
+    return {"$ref": _REF + model.__name__}
+
+
+def _json(model: type[schema.Wire]) -> dict[str, Any]:
+    example = {"example": _EXAMPLES[model]} if model in _EXAMPLES else {}
+    return {JSON_TYPE: {"schema": _ref(model), **example}}
+
+
+def _success(description: str, content: dict[str, Any]) -> dict[str, Any]:
+    headers = {"X-Request-Id": {"schema": {"type": "string"}}}
+    return {"description": description, "headers": headers, "content": content}
+
+
+_LATER: dict[str, Any] = {"headers": {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}}}
+
+
+def _errors(answer: Callable[[str], dict[str, Any]], *, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    answers = {status: answer(text) for status, text in _ERRORS.items() if status not in without}
+    for status in ("429", "503"):
+        answers[status] |= _LATER
+    return answers
+
+
+def _error(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {JSON_TYPE: {"schema": _ref(schema.ErrorAnswer)}}}
+
+
+def _text_error(description: str) -> dict[str, Any]:
+    return {"description": description, "content": {JSON_TYPE: {"schema": _ref(schema.TextError)}}}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl
 
 from dulian.analyzer import DEFAULT_OPTIONS, AnalyzeOptions
@@ -14,6 +15,14 @@ from dulian.service.body import Headers
 
 MAX_FIELDS = 20
 ANNOTATE = ("none", "base64")
+# The result as it is, or in the few words of the article that this product began with.
+Format = Literal["result", "faces"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+# What every route with a picture understands, one with many pictures, and one that can shape its answer.
+ARTICLE_PARAMETERS = ("max_faces", "min_confidence", "attributes", "order", "coverage", "max_ms")
+BATCH_PARAMETERS = (*ARTICLE_PARAMETERS, "annotate")
+PARAMETERS = (*BATCH_PARAMETERS, "format")
 
 _WHOLE = re.compile(r"-?[0-9]{1,9}")
 _DECIMAL = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?")
@@ -26,11 +35,16 @@ class Asked:
     options: AnalyzeOptions = DEFAULT_OPTIONS
     annotate: bool = False
     picture: bool = False
+    format: Format = "result"
     budget_s: float
 
 
-def read_request(query: bytes, headers: Headers, *, deadline_s: float) -> Asked:
+def read_request(
+    query: bytes, headers: Headers, *, deadline_s: float, parameters: tuple[str, ...] = PARAMETERS
+) -> Asked:
     """The wishes of a request; the caller may shorten the deadline, never lengthen it.
+
+    ``parameters`` are those that the route knows.
 
     Raises:
         MalformedInputError: An unknown or repeated parameter, or a value that makes no sense.
@@ -41,10 +55,11 @@ def read_request(query: bytes, headers: Headers, *, deadline_s: float) -> Asked:
         budget_s = min(budget_s, _milliseconds("X-Request-Timeout-Ms", timeout.decode("latin-1")))
     if not query:
         return Asked(picture=picture, budget_s=budget_s)
-    given = _read_query(query)
+    given = _read_query(query, parameters)
     budget_s = min(budget_s, given.pop("max_ms", budget_s))
-    annotate = given.pop("annotate", False)
-    return Asked(options=AnalyzeOptions(**given), annotate=annotate, picture=picture, budget_s=budget_s)
+    form: Format = given.pop("format", "result")
+    annotate = given.pop("annotate", form == "faces")
+    return Asked(options=AnalyzeOptions(**given), annotate=annotate, picture=picture, format=form, budget_s=budget_s)
 
 
 def prefers_jpeg(accept: str) -> bool:
@@ -61,15 +76,15 @@ def prefers_jpeg(accept: str) -> bool:
     return choice == "image/jpeg"
 
 
-def _read_query(query: bytes) -> dict[str, Any]:
+def _read_query(query: bytes, parameters: tuple[str, ...]) -> dict[str, Any]:
     try:
         pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
         raise MalformedInputError(f"the query has more than {MAX_FIELDS} parameters") from None
     texts: dict[str, str] = {}
     for name, text in pairs:
-        if name not in _READERS:
-            raise MalformedInputError(f"unknown parameter {name[:80]!r}; choose from {', '.join(_READERS)}")
+        if name not in parameters:
+            raise MalformedInputError(f"unknown parameter {name[:80]!r}; choose from {', '.join(parameters)}")
         if name in texts and name != "attributes":
             raise MalformedInputError(f"parameter {name!r} is given twice")
         texts[name] = f"{texts[name]},{text}" if name in texts else text
@@ -101,18 +116,22 @@ def _words(name: str, text: str) -> frozenset[str]:
 
 
 def _annotate(name: str, text: str) -> bool:
-    if text not in ANNOTATE:
-        raise MalformedInputError(f"{name} {text[:80]!r} is unknown; choose from {', '.join(ANNOTATE)}")
-    return text == "base64"
+    return _one_of(ANNOTATE, name, text) == "base64"
+
+
+def _one_of(choices: tuple[str, ...], name: str, text: str) -> str:
+    if text not in choices:
+        raise MalformedInputError(f"{name} {text[:80]!r} is unknown; choose from {', '.join(choices)}")
+    return text
 
 
 _READERS: dict[str, Callable[[str, str], Any]] = {
     "max_faces": _whole,
     "min_confidence": _decimal,
     "attributes": _words,
-    "annotate": _annotate,
     "order": lambda name, text: text[:80],
     "coverage": _decimal,
     "max_ms": _milliseconds,
+    "annotate": _annotate,
+    "format": partial(_one_of, FORMATS),
 }
-PARAMETERS = tuple(_READERS)

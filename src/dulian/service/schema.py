@@ -164,6 +164,87 @@ class ErrorAnswer(Wire):
     error: Error
 
 
+class BatchAnswer(Wire):
+    """One result or one error for each picture, in their order."""
+
+    results: list[AnalysisResult | ErrorAnswer]
+
+
+# ── shapes of the articles ───────────────────────────────────────────────────────────────────────
+
+Corners = Annotated[list[int], Field(min_length=4, max_length=4, description="x1, y1, x2, y2 in pixels")]
+CornerAndSize = Annotated[list[int], Field(min_length=4, max_length=4, description="x, y, width, height in pixels")]
+ArticleGender = Annotated[Literal["Female", "Male"], Field(description="the likelier one, however unsure")]
+AgeRange = Literal["0-2", "4-6", "8-12", "15-20", "25-32", "38-43", "48-53", "60-100"]
+AgeRangeInBrackets = Literal["(0-2)", "(4-6)", "(8-12)", "(15-20)", "(25-32)", "(38-43)", "(48-53)", "(60-100)"]
+
+
+class ArticleFace(Wire):
+    """A face in the words of article 000."""
+
+    bbox: Corners
+    gender: ArticleGender = "Female"
+    age: AgeRange = "25-32"
+    confidence: Share
+
+
+class ArticleFaces(Wire):
+    """``format=faces``."""
+
+    faces: list[ArticleFace]
+    processing_time_ms: int
+    annotated_image: str = Field(default="", description="Base64 of a JPEG; not there with annotate=none")
+
+
+class Prediction(Wire):
+    """A face in the words of article 001."""
+
+    bbox: Corners
+    gender: ArticleGender = "Female"
+    age: AgeRangeInBrackets = "(25-32)"
+    confidence: Share
+
+
+class ResourceUsage(Wire):
+    """What the process used at its last look."""
+
+    cpu_percent: float = Field(description="of one core")
+    memory_mb: float | None = Field(description="resident; null where the system does not tell")
+    timestamp: float = Field(description="seconds since 1970")
+
+
+class Predictions(Wire):
+    """The answer of article 001."""
+
+    results: list[Prediction]
+    output_image: str = Field(description="path of the drawn picture, good for a short time")
+    resource_usage: ResourceUsage
+
+
+class TimedResult(Wire):
+    """A face in the words of article 002."""
+
+    bbox: CornerAndSize
+    gender: ArticleGender = "Female"
+    age: AgeRange = "25-32"
+
+
+class TimedResults(Wire):
+    """The answer of article 002."""
+
+    results: list[TimedResult]
+    processing_time: str = Field(pattern=r"^[0-9]+\.[0-9]{2}s$")
+
+
+class TextError(Wire):
+    """A failure, as the articles' routes tell it."""
+
+    error: str
+
+
+# ── the other routes ─────────────────────────────────────────────────────────────────────────────
+
+
 class Alive(Wire):
     """The process answers."""
 
@@ -203,6 +284,8 @@ class Limits(Wire):
     body_bytes: int
     body_seconds: float
     multipart_parts: int
+    batch_parts: int
+    batch_answer_bytes: int
     multipart_part_head_bytes: int
     image_pixels: int
     image_side_px: int
@@ -211,10 +294,18 @@ class Limits(Wire):
     deadline_ms: float
     queue: int
     bytes_in_flight: int
+    kept_pictures: int = Field(description="drawn pictures that can be fetched at /images/")
+    kept_bytes: int
+    kept_seconds: float
+    streams: int
+    stream_frame_bytes: int
+    stream_text_bytes: int
+    stream_idle_seconds: float = Field(description="without a frame, or with answers unread")
     connections: int
     head_bytes: int
     headers: int
     head_seconds: float
+    pipelined_requests: int = Field(description="waiting on one connection behind the one being answered")
 
 
 class Queue(Wire):
@@ -229,6 +320,13 @@ class InFlight(Wire):
 
     requests: int
     bytes: int
+
+
+class Streams(Wire):
+    """Open streams."""
+
+    open: int
+    limit: int
 
 
 class Latency(Wire):
@@ -251,13 +349,50 @@ class Status(Wire):
     ready: bool
     profile: str
     engine: str
-    workers: int
+    process: int = Field(description="number of the process that answers, from 0; all else here is told of it alone")
+    processes: int
+    workers: int = Field(description="threads of this process that analyse, each a picture at a time")
     busy: int
     queue: Queue
     in_flight: InFlight
+    streams: Streams
     requests_total: int
     requests_per_s: float = Field(description="over the last minute")
     latency_ms: Latency = Field(description="from a complete body to its answer, over the last minute")
-    cpu_percent: float = Field(description="of one core, since the last look")
+    cpu_percent: float = Field(description="of one core, over the last second")
     memory: Memory
     uptime_s: float
+
+
+class StreamWishes(Wire):
+    """A text message in front of a frame."""
+
+    id: int | str | None = Field(default=None, description="comes back with the answer, else the frame's number does")
+    options: dict[str, int | float | str | list[str]] = Field(
+        default={}, description="as in the query of /v1/analyze, for this frame"
+    )
+
+
+class StreamResult(AnalysisResult):
+    """The answer to a frame."""
+
+    id: int | str
+
+
+class RefusedFrame(Error):
+    """Why a frame has no result."""
+
+    retry_after_s: int = Field(default=1, ge=1, description="there when there was no room, no time, or no rate left")
+
+
+class StreamError(Wire):
+    """A frame that was refused."""
+
+    id: int | str
+    error: RefusedFrame
+
+
+class StreamDropped(Wire):
+    """Frames that newer ones have replaced before they were looked at."""
+
+    dropped: list[int | str]

@@ -13,7 +13,9 @@ from dulian.errors import (
     InputNotFoundError,
     InputTooLargeError,
     MalformedInputError,
+    OriginError,
     OverloadedError,
+    RateLimitError,
     SlowClientError,
     UnsupportedImageError,
     UnsupportedMediaError,
@@ -24,6 +26,7 @@ STATUSES: dict[type[DulianError], int] = {
     InputError: 400,
     MalformedInputError: 400,
     AccessError: 401,
+    OriginError: 403,
     InputNotFoundError: 404,
     SlowClientError: 408,
     InputTooLargeError: 413,
@@ -33,6 +36,7 @@ STATUSES: dict[type[DulianError], int] = {
     InferenceError: 500,
     BackendError: 503,
     OverloadedError: 503,
+    RateLimitError: 429,
     DeadlineError: 504,
     DulianError: 500,
 }
@@ -41,7 +45,10 @@ STATUSES: dict[type[DulianError], int] = {
 ROUTING: dict[int, tuple[str, str]] = {
     404: ("not_found", "there is nothing at this path; /openapi.json lists what there is"),
     405: ("method_not_allowed", "this path does not answer this method"),
+    426: ("upgrade_required", "this path speaks WebSocket"),
 }
+UNAUTHENTICATED = 401
+TOO_MANY = 429
 INTERNAL = 500
 UNAVAILABLE = 503
 

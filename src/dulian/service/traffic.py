@@ -1,16 +1,25 @@
-"""What the last minute was like: requests, latencies, and what the process uses. Read when asked, never waited for."""
+"""What the last minute was like: requests, latencies, and what the process uses. Known when asked, never waited for."""
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+from dulian.service.log import log_event
 
 WINDOW_S = 60
 MAX_LATENCIES = 2048
 # A share of processor time over less than this is mostly noise.
 MIN_SAMPLE_S = 0.5
+# Shares of the memory limit: passing the first is told, and told again only after the second.
+MEMORY_HIGH = 0.80
+MEMORY_CALM = 0.75
 
 
 class Traffic:
@@ -53,27 +62,54 @@ class Traffic:
         return [round(recent[min(len(recent) - 1, int(share * len(recent)))] * 1000, 2) for share in shares]
 
 
+def look_at_process() -> tuple[float, int | None]:
+    """Seconds of processor time so far, and bytes of resident memory where /proc tells."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return time.process_time(), None
+    return time.process_time(), pages * os.sysconf("SC_PAGE_SIZE")
+
+
 class ProcessUse:
-    """Processor time and memory of this process."""
+    """Processor time and memory of this process at the newest look; whoever asks gets that at once.
 
-    def __init__(self) -> None:
-        self._at = time.monotonic()
-        self._cpu_s = time.process_time()
-        self._percent = 0.0
+    The server looks once a second; ``cpu_percent`` is of one core, over that second. ``resource_usage`` is the ready
+    answer for routes that tell all of it.
+    """
 
-    def cpu_percent(self) -> float:
-        """Of one core, since the last time this was asked; right after that, what was said then."""
-        now, cpu_s = time.monotonic(), time.process_time()
-        if now - self._at >= MIN_SAMPLE_S:
-            self._percent = round(100 * (cpu_s - self._cpu_s) / (now - self._at), 1)
-            self._at, self._cpu_s = now, cpu_s
-        return self._percent
+    def __init__(self, look: Callable[[], tuple[float, int | None]] = look_at_process) -> None:
+        """``look`` gives the seconds of processor time so far, and the bytes of resident memory or None."""
+        self._look = look
+        self._measured_at = time.monotonic()
+        self._cpu_s, self.memory_bytes = look()
+        self.cpu_percent = 0.0
+        self.looked_at = datetime.now(UTC)
+        self.memory_high = False
 
-    @staticmethod
-    def memory_bytes() -> int | None:
-        """Resident memory, where /proc tells."""
-        try:
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-        except OSError:
-            return None
-        return pages * os.sysconf("SC_PAGE_SIZE")
+    def sample(self, memory_limit_bytes: int | None) -> None:
+        """Look now. A warning is logged when memory has passed its mark, once until it has been well below."""
+        now = time.monotonic()
+        cpu_s, self.memory_bytes = self._look()
+        self.looked_at = datetime.now(UTC)
+        if now - self._measured_at >= MIN_SAMPLE_S:
+            self.cpu_percent = round(100 * (cpu_s - self._cpu_s) / (now - self._measured_at), 1)
+            self._measured_at, self._cpu_s = now, cpu_s
+        if self.memory_bytes is not None and memory_limit_bytes:
+            self._compare(self.memory_bytes, memory_limit_bytes)
+
+    def resource_usage(self) -> dict[str, Any]:
+        """``cpu_percent`` (of one core), ``memory_mb`` (resident, in MiB, or None) and ``timestamp`` (Unix time)."""
+        memory_mb = None if self.memory_bytes is None else round(self.memory_bytes / 2**20, 2)
+        timestamp = round(self.looked_at.timestamp(), 3)
+        return {"cpu_percent": self.cpu_percent, "memory_mb": memory_mb, "timestamp": timestamp}
+
+    def _compare(self, used: int, limit: int) -> None:
+        ratio = used / limit
+        if not self.memory_high and ratio > MEMORY_HIGH:
+            self.memory_high = True
+            log_event(
+                "memory_high", level=logging.WARNING, used_bytes=used, limit_bytes=limit, used_ratio=round(ratio, 3)
+            )
+        elif ratio < MEMORY_CALM:
+            self.memory_high = False

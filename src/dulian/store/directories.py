@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 from dulian.errors import WeightsError
+from dulian.files import read_regular, shown
 from dulian.models.rows import WeightsFile
-from dulian.store.files import read_regular, shown
 from dulian.store.originals import Notify, accepted, max_bytes, profile_of
 
 State = Literal["ready", "missing", "damaged"]

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 from dulian.errors import InputNotFoundError, MalformedInputError, WeightsError
+from dulian.files import open_regular, read_regular, shown, write_atomically
 from dulian.models import catalog
 from dulian.models.rows import ModelRow, Package, Source, WeightsFile
 from dulian.store.directories import Damaged, Directories, Found
-from dulian.store.files import open_regular, read_regular, shown, write_atomically
 from dulian.store.originals import (
     MAX_TEXT_BYTES,
     Notify,

@@ -13,7 +13,7 @@ from pathlib import Path
 import platformdirs
 
 from dulian.errors import BackendError, WeightsError
-from dulian.store.files import shown, write_atomically
+from dulian.files import shown, write_atomically
 from dulian.models import catalog
 from dulian.models.rows import ModelRow, Package, WeightsFile
 from dulian.runtimes import Weights

@@ -12,9 +12,9 @@ import zlib
 from pathlib import Path
 
 from dulian.errors import WeightsError
+from dulian.files import open_regular, shown
 from dulian.models.rows import Package, Source, WeightsFile
 from dulian.store.download import Pip, Progress, download, find_pip
-from dulian.store.files import open_regular, shown
 from dulian.store.originals import MAX_TEXT_BYTES, Notify, accepted, is_text
 
 # Everything zipfile raises for a damaged or hostile member; RuntimeError is its word for "encrypted".
