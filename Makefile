@@ -4,8 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 OPENCV5 := .cache/opencv5
+AUDIT := .cache/audit
 
-.PHONY: help demo serve bench test check lint types unit opencv5 wheel-test lock calibration clean
+.PHONY: help demo serve bench test check lint types unit opencv5 wheel-test lock audit calibration clean
 
 help:            ## what there is
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -29,6 +30,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check src tests benchmarks examples tools
 	$(BIN)/ruff format --check src tests benchmarks examples tools
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
@@ -53,6 +55,9 @@ bench: $(VENV)/.dev   ## times of every step; compare with the run before: make 
 
 lock:            ## renew the hash-pinned requirements
 	$(BIN)/python tools/lock.py
+
+audit: $(AUDIT)/.done   ## known vulnerabilities of what is pinned; before a release, because it asks a database on the network
+	$(AUDIT)/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements/run.txt
 
 calibration: $(VENV)/.dev   ## refit the calibration tables: make calibration DATA=folder
 	$(BIN)/python tools/fit_calibration.py "$(DATA)"
@@ -79,4 +84,9 @@ $(VENV)/.dev: $(VENV)/.run requirements/dev.txt
 $(OPENCV5)/.done: $(VENV)/.made requirements/opencv5.txt
 	@rm -rf $(OPENCV5)
 	@$(PIP) --no-deps --target $(OPENCV5) -r requirements/opencv5.txt
+	@touch $@
+
+$(AUDIT)/.done: requirements/release.txt
+	@$(PYTHON) -m venv --clear $(AUDIT)
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/release.txt
 	@touch $@

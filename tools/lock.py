@@ -1,7 +1,7 @@
 """Write ``requirements/*.txt``: every dependency with its version and hashes, and no index's address.
 
 ``run.txt`` runs dulian and builds it from a checkout, ``dev.txt`` adds what tests need, ``opencv5.txt``
-is the other OpenCV that tests run under.
+is the other OpenCV that tests run under, ``release.txt`` looks for known vulnerabilities.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ def main() -> None:
     compile_lock("run.txt", run)
     compile_lock("dev.txt", [*run, *extras, *project["dependency-groups"]["dev"]], constraint="run.txt")
     compile_lock("opencv5.txt", [OPENCV5], no_deps=True)
+    compile_lock("release.txt", ["pip-audit"])
 
 
 def compile_lock(name: str, requirements: list[str], *, constraint: str | None = None, no_deps: bool = False) -> None:
