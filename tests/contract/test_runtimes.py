@@ -253,3 +253,29 @@ def test_other_precisions_belong_to_openvino(model_store: ModelStore) -> None:
     for name in ("onnxruntime", "opencv"):
         with pytest.raises(MissingDependencyError, match="openvino"):
             load_runtime(RUNTIMES[name]).open_weights(weights, threads=1, precision="bf16")
+
+
+FIRST_USE = """
+import sys, threading
+import openvino
+import dulian.runtimes.openvino
+
+sys.setswitchinterval(1e-7)
+together = threading.Barrier(8)
+
+def ask():
+    together.wait()
+    openvino.Type.f32.to_dtype()
+
+threads = [threading.Thread(target=ask) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_threads_that_use_openvino_first_at_once_do_not_wait_for_each_other_for_ever() -> None:
+    pytest.importorskip("openvino")
+    done = subprocess.run([sys.executable, "-c", FIRST_USE], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -25,6 +25,7 @@ from dulian.messages import HINTS, REASONS
 from dulian.models import catalog
 from dulian.models.catalog import PROFILES, SAMPLES, all_rows
 from dulian.models.rows import ModelRow
+from dulian.service.watchdog import EXIT_HUNG
 from dulian.settings import OPENCV_WALL, Settings
 from dulian.store.model_store import SYSTEM_DIRS
 
@@ -177,7 +178,7 @@ def test_limits_are_described() -> None:
 def test_every_exit_code_is_described() -> None:
     section = text_of("configuration.md").split("## Exit codes")[1].split("\n## ")[0]
     described = {int(row[0]) for row in rows(section) if row[0].isdigit()}
-    assert described == {0, INTERRUPTED, *(code for _, code in EXIT_CODES)}
+    assert described == {0, INTERRUPTED, EXIT_HUNG, *(code for _, code in EXIT_CODES)}
 
 
 def all_errors(base: type[DulianError] = DulianError) -> list[type[DulianError]]:

@@ -416,6 +416,23 @@ def test_who_joins_with_more_time_keeps_work_alive_in_the_queue() -> None:
     pool.close()
 
 
+def test_who_joins_with_more_time_just_when_a_thread_drops_the_work_has_it_done_all_the_same() -> None:
+    pool = ComputePool(1, lambda: None)
+    door = Admission(pool, ServiceLimits())
+
+    async def main() -> None:
+        ticket = door.begin(lambda: "done", budget_s=0.01, hold=Hold(door))
+        job = pool._waiting.popleft()
+        waiting = asyncio.create_task(door.wait(ticket, budget_s=PATIENCE_S, receive=never))
+        await eventually(lambda: door.waiting == 1)
+        job.settle((None, DeadlineError("dropped")), None)
+        pool.start()
+        assert await waiting == "done"
+
+    asyncio.run(main())
+    pool.close()
+
+
 # ── a full queue ─────────────────────────────────────────────────────────────────────────────────
 
 

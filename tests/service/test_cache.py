@@ -421,6 +421,22 @@ async def never() -> dict[str, Any]:
     raise AssertionError
 
 
+def test_a_route_with_words_of_its_own_has_results_of_its_own() -> None:
+    analysis = FakeAnalysis()
+    with sharing(analysis) as service:
+
+        async def main(client: httpx.AsyncClient) -> None:
+            for expected in ("miss", "hit"):
+                for path, words in (("/v1/analyze", "timings_ms"), ("/api/analyze", "processing_time")):
+                    answer = await client.post(path, files={"image": ("a.jpg", b"x")})
+                    assert answer.headers["x-cache"] == expected
+                    assert words in answer.json()
+            assert "x-cache" not in (await client.post("/predict", files={"image": ("a.jpg", b"x")})).headers
+
+        with_client(service, main)
+    assert len(analysis.seen) == 3
+
+
 def test_a_picture_in_a_batch_is_the_same_question() -> None:
     analysis = FakeAnalysis()
     with sharing(analysis) as service:

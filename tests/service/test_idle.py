@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import threading
 import time
 import weakref
@@ -76,13 +77,19 @@ def test_every_thread_unloads_once_in_itself_and_again_only_after_work() -> None
 
 
 def test_no_thread_unloads_while_another_is_at_work() -> None:
-    leave = threading.Event()
+    begun, leave = threading.Event(), threading.Event()
     unloaded: list[bool] = []
-    with idle_pool(2, lambda: unloaded.append(leave.is_set()), 0.02) as submit:
-        submit(lambda: leave.wait(PATIENCE_S))
-        wait_until(lambda: not unloaded or not leave.is_set())
-        unloaded.clear()
-        time.sleep(0.15)
+
+    def work() -> None:
+        begun.set()
+        leave.wait(PATIENCE_S)
+
+    with idle_pool(2, lambda: unloaded.append(leave.is_set()), 0.2) as submit:
+        submit(work)
+        assert begun.wait(PATIENCE_S)
+        time.sleep(0.05)
+        unloaded.clear()  # what was begun before the work
+        time.sleep(0.3)
         assert not unloaded
         leave.set()
         wait_until(lambda: len(unloaded) >= 1)
@@ -263,13 +270,12 @@ def test_after_a_pause_the_networks_are_gone_and_the_next_answers_are_the_same(o
     sides_before = side_threads()
     with unloading(opener, after_s=0.3) as (_, url), ThreadPoolExecutor(CLIENTS) as clients:
         serial = [ask(url, picture) for picture in pictures]
-        for _ in range(2):
-            wait_until(opener.all_gone)
-            opened = len(opener.opened)
-            wait_until(lambda: side_threads() == sides_before)
-            assert httpx.get(f"{url}/readyz").status_code == 200
-            assert list(clients.map(lambda picture: ask(url, picture), pictures * 4)) == serial * 4
-            assert len(opener.opened) > opened
+        wait_until(opener.all_gone)
+        opened = len(opener.opened)
+        wait_until(lambda: side_threads() == sides_before)
+        assert httpx.get(f"{url}/readyz").status_code == 200
+        assert list(clients.map(lambda picture: ask(url, picture), pictures * 4)) == serial * 4
+        assert len(opener.opened) > opened
 
 
 @pytest.mark.weights
@@ -301,6 +307,7 @@ def factories() -> set[int]:
 def test_the_settings_reach_the_service(
     model_store: ModelStore, samples: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", os.devnull)  # where keys might lie
     before = factories()
     closed = threading.Event()
     monkeypatch.setattr(networks_module, "log_event", lambda event, **_: event == "networks_closed" and closed.set())

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -195,6 +196,8 @@ def test_one_of_several_processes_may_be_told_its_end_twice_and_keeps_its_grace(
         for _ in range(3):
             server.handle_exit(signal.SIGTERM, None)
         wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 503)
+        time.sleep(0.3)  # some ticks of the loop, each of which could end it
+        assert not server.should_exit
         server.handle_exit(signal.SIGINT, None)
         wait_until(lambda: refuses(url))
         assert not server.force_exit

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import signal
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.golden.pictures import sample_pictures
-from tests.service.services import PATIENCE_S, FakeAnalysis, wait_until
-from tests.service.streams import MIB, RawClient, ask, begin, closing, frame, hear, refusal, running, streaming
-from websockets.exceptions import InvalidStatus
+from tests.service.services import PATIENCE_S, FakeAnalysis, eventually, fake_service, wait_until
+from tests.service.streams import MIB, RawClient, Running, ask, begin, closing, frame, hear, refusal, running, streaming
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Opcode
 from websockets.sync.client import ClientConnection, connect
 
@@ -30,14 +31,23 @@ from dulian.factory import open_profile
 from dulian.models.catalog import find_profile
 from dulian.service import schema, stream, websocket
 from dulian.service.admission import Caller
+from dulian.service.body import ClientGone
 from dulian.service.server import make_service
 from dulian.service.state import Service
-from dulian.service.stream import MAX_DROPPED, MAX_TEXTS
+from dulian.service.stream import MAX_DROPPED, MAX_TEXTS, Stream
 from dulian.service.wishes import MAX_ID, Wishes, read_wishes
 from dulian.store import ModelStore
 
 BINARY = Opcode.BINARY
 BIG = 16 * MIB
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Running]:
+    """For tests that neither change the service nor hold it up."""
+    with streaming(FakeAnalysis()) as run:
+        run.service.origins = frozenset({"https://photos.example"})
+        yield run
 
 
 # ── answers ──────────────────────────────────────────────────────────────────────────────────────
@@ -96,14 +106,14 @@ def test_a_drawn_copy_comes_along_if_asked_for() -> None:
         ({"annotate": "yes"}, "annotate=yes"),
     ],
 )
-def test_options_that_make_no_sense_are_told_as_to_a_request(options: dict[str, Any], query: str) -> None:
-    analysis = FakeAnalysis()
-    with streaming(analysis) as run, run.open() as client:
+def test_options_that_make_no_sense_are_told_as_to_a_request(
+    shared: Running, options: dict[str, Any], query: str
+) -> None:
+    with shared.open() as client:
         error = ask(client, b"frame", id="this", options=options)
         assert error["id"] == "this"
-        told = httpx.post(f"http://{run.host}/v1/analyze?{query}", content=b"frame").json()["error"]
+        told = httpx.post(f"http://{shared.host}/v1/analyze?{query}", content=b"frame").json()["error"]
         assert (error["error"]["code"], error["error"]["message"]) == (told["code"], told["message"])
-        assert not analysis.seen
         assert ask(client, b"frame")["faces"] == []
 
 
@@ -277,10 +287,13 @@ def test_a_bad_frame_leaves_the_stream_open(
         assert ask(client, b"good")["faces"] == []
 
 
-def test_a_defect_is_logged_and_ends_the_stream_with_1011(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, OSError, MemoryError])
+def test_a_defect_is_logged_and_ends_the_stream_with_1011(
+    kind: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
     analysis = FakeAnalysis()
     with streaming(analysis) as run, run.open() as client, caplog.at_level(logging.INFO, "dulian.service"):
-        analysis.error = RuntimeError("secret text")
+        analysis.error = kind("secret text")
         client.send(b"frame")
         assert closing(client) == (1011, "an internal error; the log has it")
         (record,) = (record for record in caplog.records if record.message == "internal_error")
@@ -374,6 +387,15 @@ def test_a_stream_without_frames_is_closed() -> None:
         assert closing(client) == (1008, "no frame for too long")
 
 
+def test_texts_alone_keep_no_stream_open() -> None:
+    with streaming(FakeAnalysis(), stream_idle_s=0.3) as run, run.open() as client:
+        with suppress(ConnectionClosed):
+            for number in range(MAX_TEXTS + 1):
+                client.send(json.dumps({"id": number}))
+                time.sleep(0.05)
+        assert closing(client) == (1008, "no frame for too long")
+
+
 def test_a_stream_is_not_idle_while_its_frame_is_worked_on() -> None:
     analysis = FakeAnalysis()
     with streaming(analysis, stream_idle_s=0.05) as run, run.open() as client:
@@ -408,6 +430,24 @@ def test_a_client_that_goes_takes_its_frames_along(manner: str) -> None:
         analysis.leave.set()
         assert hear(other)["id"] == 1
         assert len(analysis.seen) == 1
+
+
+def test_a_client_that_is_gone_when_its_answer_is_ready_is_no_defect() -> None:
+    messages: list[Any] = [{"type": "websocket.receive", "bytes": b"frame"}]
+
+    async def receive() -> Any:
+        return messages.pop() if messages else await asyncio.Future()
+
+    async def send(message: Any) -> None:
+        raise BrokenPipeError
+
+    async def main() -> None:
+        with pytest.raises(ClientGone):
+            await Stream(service, receive, send, request_id="this").run()
+        await eventually(lambda: service.admission.bytes_in_flight == 0)
+
+    with fake_service(FakeAnalysis()) as service:
+        asyncio.run(main())
 
 
 def big_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,16 +505,14 @@ def test_one_who_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> No
         ("", False),
     ],
 )
-def test_pages_of_other_origins_open_no_streams(origin: str | None, welcome: bool) -> None:
-    with streaming(FakeAnalysis()) as run:
-        run.service.origins = frozenset({"https://photos.example"})
-        named: Any = None if origin is None else origin.format(host=run.host)
-        if welcome:
-            with run.open(origin=named) as client:
-                assert ask(client, b"frame")["id"] == 1
-        else:
-            answer = refusal(run, origin=named)
-            assert (answer.status_code, answer.json()["error"]["code"]) == (403, "origin_not_allowed")
+def test_pages_of_other_origins_open_no_streams(shared: Running, origin: str | None, welcome: bool) -> None:
+    named: Any = None if origin is None else origin.format(host=shared.host)
+    if welcome:
+        with shared.open(origin=named) as client:
+            assert ask(client, b"frame")["id"] == 1
+    else:
+        answer = refusal(shared, origin=named)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "origin_not_allowed")
 
 
 def test_so_many_streams_are_open_at_a_time() -> None:
@@ -488,43 +526,46 @@ def test_so_many_streams_are_open_at_a_time() -> None:
         assert ask(stack.enter_context(run.open()), b"frame")["id"] == 1
 
 
-def test_options_in_the_query_are_refused() -> None:
-    with streaming(FakeAnalysis()) as run, pytest.raises(InvalidStatus) as caught:
-        connect(f"{run.url}?max_faces=1", proxy=None)
+def test_options_in_the_query_are_refused_without_a_word_in_the_log(
+    shared: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        with pytest.raises(InvalidStatus) as caught:
+            connect(f"{shared.url}?max_faces=1", proxy=None)
+        with shared.open() as client:  # its answer comes when the refusal is over and done with
+            ask(client, b"frame")
     assert caught.value.response.status_code == 400
+    assert not [record for record in caplog.records if record.name.startswith(("uvicorn", "dulian"))]
 
 
-def test_the_subprotocol_is_chosen_if_it_is_offered() -> None:
-    with streaming(FakeAnalysis()) as run:
-        for offered, chosen in [(None, None), (["other"], None), (["other", "dulian.v1"], "dulian.v1")]:
-            with run.open(subprotocols=offered) as client:
-                assert client.subprotocol == chosen
+def test_the_subprotocol_is_chosen_if_it_is_offered(shared: Running) -> None:
+    for offered, chosen in [(None, None), (["other"], None), (["other", "dulian.v1"], "dulian.v1")]:
+        with shared.open(subprotocols=offered) as client:
+            assert client.subprotocol == chosen
 
 
-def test_compression_is_declined() -> None:
-    with streaming(FakeAnalysis()) as run:
-        with run.open(compression="deflate") as client:
-            assert client.protocol.extensions == []
-            assert ask(client, b"frame")["id"] == 1
-        with RawClient(run.host) as raw:
-            compressed = bytearray(frame(BINARY, b"frame"))
-            compressed[0] |= 0x40
-            raw.open(b"Sec-WebSocket-Extensions: permessage-deflate").send(compressed)
-            assert raw.closing()[0] == 1002
+def test_compression_is_declined(shared: Running) -> None:
+    with shared.open(compression="deflate") as client:
+        assert client.protocol.extensions == []
+        assert ask(client, b"frame")["id"] == 1
+    with RawClient(shared.host) as raw:
+        compressed = bytearray(frame(BINARY, b"frame"))
+        compressed[0] |= 0x40
+        raw.open(b"Sec-WebSocket-Extensions: permessage-deflate").send(compressed)
+        assert raw.closing()[0] == 1002
 
 
-def test_a_plain_request_is_told_to_upgrade() -> None:
-    with streaming(FakeAnalysis()) as run:
-        answer = httpx.get(f"http://{run.host}/v1/stream")
-        assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
-        assert schema.ErrorAnswer.model_validate(answer.json()).error.code == "upgrade_required"
-        assert httpx.post(f"http://{run.host}/v1/stream", content=b"x").status_code == 405
+def test_a_plain_request_is_told_to_upgrade(shared: Running) -> None:
+    answer = httpx.get(f"http://{shared.host}/v1/stream")
+    assert (answer.status_code, answer.headers["upgrade"]) == (426, "websocket")
+    assert schema.ErrorAnswer.model_validate(answer.json()).error.code == "upgrade_required"
+    assert httpx.post(f"http://{shared.host}/v1/stream", content=b"x").status_code == 405
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/analyze", "/v1/stream/", "/nowhere", "/livez"])
-def test_there_are_no_streams_elsewhere(path: str) -> None:
-    with streaming(FakeAnalysis()) as run, pytest.raises(InvalidStatus) as caught:
-        connect(f"ws://{run.host}{path}", proxy=None)
+def test_there_are_no_streams_elsewhere(shared: Running, path: str) -> None:
+    with pytest.raises(InvalidStatus) as caught:
+        connect(f"ws://{shared.host}{path}", proxy=None)
     assert caught.value.response.status_code in (403, 404)
 
 
@@ -597,8 +638,8 @@ def test_what_was_accepted_is_answered_before_the_service_ends() -> None:
 
 def test_the_service_does_not_wait_for_one_who_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     big_answers(monkeypatch)
-    monkeypatch.setattr(websocket, "CLOSE_S", 0.1)
-    with streaming(FakeAnalysis()) as run, RawClient(run.host) as client:
+    monkeypatch.setattr(websocket, "CLOSE_S", 0.3)
+    with streaming(FakeAnalysis(), grace_s=3600) as run, RawClient(run.host) as client:
         client.open().send(frame(BINARY, b"1"))
         wait_until(lambda: bool(run.sockets) and not run.sockets[0].writable.is_set())
         run.server.handle_exit(signal.SIGTERM, None)

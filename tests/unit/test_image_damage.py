@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -231,6 +232,18 @@ def test_a_refusal_by_opencv_is_told_without_its_place_in_the_source(monkeypatch
     monkeypatch.setattr(cv2, "imdecode", fail)
     with pytest.raises(ImageDecodeError, match=r"^the PNG does not decode: \(-215:Assertion failed\) [^/\n]*$"):
         decode_image(FILES["png"])
+
+
+@pytest.mark.parametrize("name", ["avif", "tiff", "gif", "jpeg cmyk", "heif"])
+def test_no_refusal_names_an_address_in_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object, **_options: object) -> None:
+        raise OSError(f"cannot identify image file {io.BytesIO()!r}")
+
+    if name == "heif":
+        monkeypatch.setattr(pytest.importorskip("pillow_heif"), "open_heif", fail)
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(ImageDecodeError, match="does not decode: its data is damaged$"):
+        decode_image(FILES[name])
 
 
 def test_decoder_failures_are_mapped(monkeypatch: pytest.MonkeyPatch) -> None:

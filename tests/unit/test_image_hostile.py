@@ -10,7 +10,6 @@ import textwrap
 import threading
 import time
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -25,19 +24,15 @@ from tests.pictures import (
     avif_with_box_size,
     chunk,
     exif,
-    gif_bomb,
     picture,
-    png_bomb,
-    png_of,
     png_with_text,
     save,
     scene,
     segment,
-    tiff_with_size,
     whole_files,
     with_segments,
-    with_size,
 )
+from tests.promises.corpus import BOMBS, deflated_texts, floods
 
 import dulian.image
 from dulian.errors import ImageDecodeError, InputError, InputTooLargeError, UnsupportedImageError
@@ -65,28 +60,6 @@ def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # ── bombs ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _webp_canvas_bomb(data: bytes) -> bytes:
-    at = data.index(b"VP8X") + 12
-    return data[:at] + b"\xff\xff\xff" * 2 + data[at + 6 :]
-
-
-BOMBS: dict[str, Callable[[], bytes]] = {
-    "jpeg, size edited": lambda: with_size(JPEG, 30_000, 30_000),
-    "progressive jpeg, size edited": lambda: with_size(FILES["jpeg progressive"], 6_000, 6_000),
-    "jpeg, 16000 x 16000": lambda: with_size(JPEG, 16_000, 16_000),
-    "png, 1 bit": lambda: png_bomb(30_000),
-    "png, interlaced": lambda: png_of(scene(), 2, interlaced=True).replace(
-        struct.pack(">II", 192, 144), struct.pack(">II", 9000, 4000)
-    ),
-    "gif, screen": lambda: gif_bomb(60_000, 10),
-    "gif, frame": lambda: gif_bomb(10, 60_000),
-    "webp, canvas": lambda: _webp_canvas_bomb(FILES["webp animated"]),
-    "tiff": lambda: tiff_with_size(FILES["tiff lzw"], 30_000),
-    "avif, box": lambda: avif_with_box_size(FILES["avif"], 30_000, 30_000),
-    "bmp": lambda: save(picture(), "BMP").replace(struct.pack("<ii", 192, 144), struct.pack("<ii", 30_000, -30_000)),
-}
 
 
 @pytest.mark.parametrize("name", BOMBS)
@@ -123,9 +96,10 @@ RSS_SCRIPT = """
     import resource, struct, sys
     from dulian.errors import InputError
     from dulian.image import decode_image
-    from tests.unit.test_image_hostile import BOMBS, JPEG, _deflated_texts
     from tests.pictures import segment, with_segments
-    files = [bomb() for bomb in BOMBS.values()] + list(_deflated_texts(10**8).values())
+    from tests.promises.corpus import BOMBS, deflated_texts
+    from tests.unit.test_image_hostile import JPEG
+    files = [bomb() for bomb in BOMBS.values()] + list(deflated_texts(10**8).values())
     floods = [with_segments(JPEG, *[segment(0xE1, b"Exif\\0\\0" + bytes(65_000))] * 185)]
     decode_image(JPEG)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -187,20 +161,11 @@ def test_one_big_picture_is_decoded_at_a_time(monkeypatch: pytest.MonkeyPatch) -
 # ── metadata ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _deflated_texts(size: int) -> dict[str, bytes]:
-    bomb = zlib.compress(bytes(size), 9)
-    return {
-        "zTXt": png_with_text(b"zTXt", b"key\0\0" + bomb),
-        "iTXt": png_with_text(b"iTXt", b"key\0\1\0en\0key\0" + bomb),
-        "iCCP": png_with_text(b"iCCP", b"name\0\0" + bomb),
-    }
-
-
 @pytest.mark.parametrize("kind", ["zTXt", "iTXt", "iCCP"])
 @pytest.mark.usefixtures("no_decoder")
 def test_inflation_bombs_are_refused(kind: str) -> None:
     with pytest.raises(ImageDecodeError, match=f"{kind} metadata inflates"):
-        decode_image(_deflated_texts(20_000_000)[kind])
+        decode_image(deflated_texts(20_000_000)[kind])
 
 
 def test_many_small_texts_share_one_budget() -> None:
@@ -217,36 +182,9 @@ def test_broken_texts_are_no_reason_to_refuse() -> None:
             assert decode_image(png_with_text(kind, payload)).image.shape == scene().shape
 
 
-def _floods() -> dict[str, bytes]:
-    png = FILES["png"]
-    exif_segment = segment(0xE1, b"Exif\0\0" + exif(6).removeprefix(b"Exif\0\0"))
-    tags = 900
-    directory = b"".join(struct.pack("<HHII", i + 1, 1, 9_000_000, 8) for i in range(tags))
-    gif = FILES["gif"]
-    table = 13 + 3 * 2 ** ((gif[10] & 7) + 1)
-    riff = b"JUNK\0\0\0\0" * 1_200_000
-    return {
-        "200 EXIF": with_segments(JPEG, *[exif_segment] * 200),
-        "12 MB of EXIF": with_segments(JPEG, *[segment(0xE1, b"Exif\0\0" + bytes(65_000))] * 185),
-        "12 MB of profile": with_segments(JPEG, *[segment(0xE2, b"ICC_PROFILE\0\1\1" + bytes(65_000))] * 185),
-        "empty segments": with_segments(JPEG, segment(0xE1, b"") * 2_500_000),
-        "fill bytes": with_segments(JPEG, b"\xff" * 10_000_000),
-        "stuffed bytes": with_segments(JPEG, b"\xff\0" * 5_000_000),
-        "restart markers": with_segments(JPEG, b"\xff\xd0" * 5_000_000),
-        "png chunks": png[:33] + chunk(b"tEXt", b"") * 800_000 + png[33:],
-        "png EXIF": png[:33] + chunk(b"eXIf", exif(3) + bytes(10_000_000)) + png[33:],
-        "gif comments": gif[:table] + b"\x21\xfe\0" * 3_000_000 + gif[table:],
-        "gif sub-blocks": gif[:table] + b"\x21\xfe" + b"\x01a" * 5_000_000 + b"\0" + gif[table:],
-        "gif comments of many sub-blocks": gif[:table] + (b"\x21\xfe" + b"\x01a" * 399_000 + b"\0") * 60 + gif[table:],
-        "webp chunks": b"RIFF" + struct.pack("<I", len(riff) + 4) + b"WEBP" + riff,
-        "tiff tags": b"II*\0\x08\0\0\0" + struct.pack("<H", tags) + directory + bytes(9_000_000),
-        "avif boxes": FILES["avif"] + struct.pack(">I4s", 8, b"free") * 1_200_000,
-    }
-
-
-@pytest.mark.parametrize("name", _floods())
+@pytest.mark.parametrize("name", floods(12))
 def test_metadata_floods_are_bounded(name: str) -> None:
-    data = _floods()[name]
+    data = floods(12)[name]
     started = time.perf_counter()
     try:
         image = decode_image(data).image

@@ -177,7 +177,12 @@ def _decode_pillow(header: Header, max_profile_pixels: int) -> _Decoded:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputTooLargeError(str(error)) from None
     except _PILLOW_ERRORS as error:
-        raise ImageDecodeError(f"the {name} does not decode: {error}") from None
+        raise ImageDecodeError(f"the {name} does not decode: {_reason(error)}") from None
+
+
+def _reason(error: BaseException) -> str:
+    """What Pillow says, unless it names an object of ours by its address in memory."""
+    return "its data is damaged" if " at 0x" in str(error) else str(error)
 
 
 def _check_pillow_size(header: Header, size: tuple[int, int]) -> None:
@@ -238,7 +243,7 @@ def _decode_heif(header: Header, max_profile_pixels: int) -> _Decoded:
         stored = np.asarray(picture)
         profile = picture.info.get("icc_profile")
     except _PILLOW_ERRORS as error:
-        raise ImageDecodeError(f"the HEIC does not decode: {error}") from None
+        raise ImageDecodeError(f"the HEIC does not decode: {_reason(error)}") from None
     return _flatten(stored, None), _bgr_conversion(profile if isinstance(profile, bytes) else None)
 
 

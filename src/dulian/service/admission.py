@@ -267,6 +267,10 @@ class Admission:
             self._look_at_queue()
 
     def _settle(self, ticket: Ticket[T], measure: bool, outcome: Outcome, took_s: float | None) -> None:
+        if took_s is None and ticket.waiting and ticket.job is not None and ticket.job.deadline > time.monotonic():
+            # Somebody with more time joined it just when a thread dropped it.
+            self._pool.submit(ticket.job)
+            return
         if measure and took_s is not None:
             self._learn(took_s)
         self._note_wait(ticket)

@@ -43,7 +43,7 @@ class Child:
         self.channel, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, *command, str(theirs.fileno())],
+                [sys.executable, "-P", *command, str(theirs.fileno())],  # nothing is imported from where it was started
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 pass_fds=(theirs.fileno(), *fds),

@@ -13,6 +13,7 @@ from dulian.service import schema, stream
 from dulian.service.access import FREE_PATHS
 from dulian.service.answers import JPEG_TYPE, JSON_TYPE, PICTURES
 from dulian.service.articles import ANALYZE, API_ANALYZE, PREDICT, Article
+from dulian.service.cache import Found
 from dulian.service.envelope import FIELD, FORM_TYPE
 from dulian.service.limits import ServiceLimits
 from dulian.service.query import ANNOTATE, ARTICLE_PARAMETERS, BATCH_PARAMETERS, FORMATS, PARAMETERS
@@ -190,6 +191,7 @@ def _analyze(limits: ServiceLimits) -> dict[str, Any]:
                 "The faces; with `format=faces` in the words of article 000; with `Accept: image/jpeg` the picture with"
                 " the faces drawn on it.",
                 {JSON_TYPE: {"schema": {"anyOf": [_ref(schema.AnalysisResult), _ref(schema.ArticleFaces)]}}, **_JPEG},
+                kept=True,
             ),
             **_errors(_error),
         },
@@ -225,7 +227,7 @@ def _article(article: Article, name: str, limits: ServiceLimits, content: dict[s
             "required": True,
             "content": {FORM_TYPE: {"schema": _form(_FILE | {"description": "exactly one file"})}},
         },
-        "responses": {"200": _success("The faces.", content), **_errors(_text_error)},
+        "responses": {"200": _success("The faces.", content, kept=not article.draws), **_errors(_text_error)},
     }
 
 
@@ -366,8 +368,14 @@ def _json(model: type[schema.Wire]) -> dict[str, Any]:
     return {JSON_TYPE: {"schema": _ref(model), **example}}
 
 
-def _success(description: str, content: dict[str, Any]) -> dict[str, Any]:
-    headers = {"X-Request-Id": {"schema": {"type": "string"}}}
+def _success(description: str, content: dict[str, Any], *, kept: bool = False) -> dict[str, Any]:
+    headers: dict[str, Any] = {"X-Request-Id": {"schema": {"type": "string"}}}
+    if kept:
+        headers["X-Cache"] = {
+            "description": "there where results are kept, for answers without a picture: analysed for this request, for"
+            " another one that was under way, or before",
+            "schema": {"type": "string", "enum": list(get_args(Found))},
+        }
     return {"description": description, "headers": headers, "content": content}
 
 

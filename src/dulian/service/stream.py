@@ -28,6 +28,7 @@ from dulian.errors import (
 from dulian.service.admission import Caller, Hold, retry_after_s
 from dulian.service.analysis import as_result
 from dulian.service.answers import error_answer, to_json
+from dulian.service.body import ClientGone
 from dulian.service.compute import EXPIRED
 from dulian.service.endpoint import look_at, note_failure
 from dulian.service.query import Asked
@@ -90,13 +91,12 @@ class StreamEndpoint:
         except DulianError as error:
             await error_answer(error, state["request_id"])(scope, receive, send)
             return
+        stream = Stream(service, receive, send, request_id=state["request_id"], caller=state["caller"])
         service.streams += 1
         try:
-            await receive()  # the handshake, of which the scope tells all
-            chosen = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
-            await send({"type": "websocket.accept", "subprotocol": chosen})
-            await Stream(service, receive, send, request_id=state["request_id"], caller=state["caller"]).run()
-        except OSError:  # the client is gone
+            await stream.accept(SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None)
+            await stream.run()
+        except ClientGone:
             return
         finally:
             service.streams -= 1
@@ -129,7 +129,7 @@ class Stream:
     ) -> None:
         self._service = service
         self._receive = receive
-        self._send = send
+        self._send_message = send
         self._request_id = request_id
         self._caller = caller
         self._no_wishes = Wishes(None, Asked(budget_s=service.limits.deadline_s))
@@ -143,11 +143,20 @@ class Stream:
         self._ending = False
         self._changed = asyncio.Event()
 
+    async def accept(self, subprotocol: str | None) -> None:
+        """Open it.
+
+        Raises:
+            ClientGone: Nobody is left to open it for.
+        """
+        await self._receive()  # the handshake, of which the scope has told all
+        await self._send({"type": "websocket.accept", "subprotocol": subprotocol})
+
     async def run(self) -> None:
         """Answer frames until one side ends it. Nothing of the stream is left then.
 
         Raises:
-            OSError: The client is gone.
+            ClientGone: By going.
         """
         tasks = [asyncio.create_task(self._read_all()), asyncio.create_task(self._answer_all())]
         try:
@@ -159,45 +168,48 @@ class Stream:
             await asyncio.gather(*tasks, return_exceptions=True)
             if self._waiting is not None:
                 self._waiting.hold.release()
-        if closing is not None:
-            await self._send({"type": "websocket.close", "code": closing.code, "reason": closing.reason})
+        await self._send({"type": "websocket.close", "code": closing.code, "reason": closing.reason})
 
     # ── inward ───────────────────────────────────────────────────────────────────────────────────
 
-    async def _read_all(self) -> Closing | None:
-        """Take what comes until there is a reason to close; None if the client has closed already."""
+    async def _read_all(self) -> Closing:
+        """Take what comes until there is a reason to close.
+
+        Raises:
+            ClientGone: The client has closed.
+        """
         frames, idle_at = 0, self._idle_at()
         while True:
             try:
                 async with asyncio.timeout_at(idle_at):
-                    message = await self._receive()
+                    # Not by a name, which would keep the last frame until the next one comes.
+                    closing = self._take_in(await self._receive())
             except TimeoutError:
                 if not self._at_work:
                     return IDLE
                 idle_at = self._idle_at()
                 continue
-            if message["type"] != "websocket.disconnect":
-                if closing := self._take_in(message):
-                    return closing
-                if self._frames > frames:
-                    frames, idle_at = self._frames, self._idle_at()
-                if len(self._dropped) >= MAX_DROPPED:
-                    await self._tell_dropped()
-            elif message["code"] == ENDING.code:  # our server's word; a client that uses it is gone all the same
-                self._ending = True
-                self._changed.set()
-            else:
-                return None
+            if closing:
+                return closing
+            if self._frames > frames:
+                frames, idle_at = self._frames, self._idle_at()
+            if len(self._dropped) >= MAX_DROPPED:
+                await self._tell_dropped()
 
     def _idle_at(self) -> float:
         return asyncio.get_running_loop().time() + self._service.limits.stream_idle_s
 
     def _take_in(self, message: Message) -> Closing | None:
-        text = message.get("text")
-        if text is None:
-            self._take_frame(message["bytes"])
+        if message["type"] == "websocket.disconnect":
+            if message["code"] != ENDING.code:
+                raise ClientGone
+            self._ending = True  # our server's word; a client that says so goes, and is noticed to be gone
+            self._changed.set()
             return None
-        return self._take_text(text)
+        if "text" in message:
+            return self._take_text(message["text"])
+        self._take_frame(message["bytes"])
+        return None
 
     def _take_text(self, text: str) -> Closing | None:
         limits = self._service.limits
@@ -300,6 +312,12 @@ class Stream:
 
     async def _say(self, answer: bytes) -> None:
         await self._send({"type": "websocket.send", "text": answer.decode()})
+
+    async def _send(self, message: Message) -> None:
+        try:
+            await self._send_message(message)
+        except OSError:  # that is how servers tell
+            raise ClientGone from None
 
 
 def answer_frame(service: Service, frame: Frame, request_id: str) -> bytes:

@@ -23,8 +23,9 @@ from dulian.service.log import log_event
 from dulian.service.start import Share, log_listening
 from dulian.settings import Settings
 
-# Whoever lived for so long did not die of its start.
-STEADY_S = 60.0
+# Whoever lived for so long did not die of its start, nor of what may be asked of it at once again.
+STEADY_S = 5.0
+FREE_FALLS = 3
 MAX_PAUSE_S = 30.0
 # A little more than a process takes by itself at most.
 END_WITHIN_S = 29.0
@@ -226,5 +227,5 @@ class Supervisor:
 
 
 def pause_s(falls: int) -> float:
-    """How long to wait with another try after so many falls in a row: not at all after the first."""
-    return min(2.0 ** min(falls - 2, 30), MAX_PAUSE_S) if falls > 1 else 0.0
+    """How long to wait with another try after so many falls in a row: not at all after the first few."""
+    return min(2.0 ** min(falls - FREE_FALLS - 1, 30), MAX_PAUSE_S) if falls > FREE_FALLS else 0.0

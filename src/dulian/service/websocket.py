@@ -58,13 +58,14 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         """Tell the application, once; it finishes what it has begun. Who does not read is no longer waited for."""
+        if self._ending:
+            return
+        self._ending = True
         self._patience_s = self.close_timeout
-        if not self.writable.is_set():
+        if self._unread_timer is not None:
             self._stop_unread_timer()
             self._start_unread_timer()
-        if not self._ending:
-            self._ending = True
-            self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.SERVICE_RESTART, "reason": ""})
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": CloseCode.SERVICE_RESTART, "reason": ""})
 
     # ── inward ───────────────────────────────────────────────────────────────────────────────────
 
