@@ -169,7 +169,11 @@ class Analyzer:
         """
         started = time.perf_counter()
         threshold = self._confidence.minimum if options.min_confidence is None else options.min_confidence
-        looked_at = image if to_srgb is None else to_srgb(look_sized(image))
+        looked_at = image
+        if to_srgb is not None:
+            looked_at = to_srgb(look_sized(image))
+        elif image.shape[0] * image.shape[1] > REDUCED_FROM_PIXELS:
+            looked_at = look_sized(image)  # a large picture is not turned three times to look for faces
         view, outcome, turn = self._look(looked_at, threshold)
         detected = time.perf_counter()
         image_wh = full.wh if full else wh_of(image)

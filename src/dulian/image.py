@@ -5,9 +5,7 @@ One colour order everywhere: BGR uint8 of shape (height, width, 3).
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -19,19 +17,15 @@ from dulian.errors import ImageDecodeError, InferenceError, InputTooLargeError, 
 from dulian.formats import Header, read_header
 from dulian.formats.completeness import holds_less_than_claimed
 from dulian.formats.pixels import ColourConversion, decode_pixels, turn_upright
+from dulian.room import room_for
 
 Image = NDArray[np.uint8]
 """A BGR picture, (height, width, 3), or a crop of one."""
 
 ColourOrder = Literal["bgr", "rgb"]
 
-BIG_PICTURE_PIXELS: Final = 10_000_000
 AVERAGED_PIXELS: Final = 128 * 128
 HALVED_PIXELS: Final = 512 * 512
-
-_BIG_DECODE = threading.Lock()
-"""One picture above ``BIG_PICTURE_PIXELS`` is decoded at a time: 40 megapixels take 230 MB, and eight threads would
-take eight times that."""
 
 _MAX_CROP_PIXELS: Final = 2**24
 
@@ -101,7 +95,7 @@ class Picture:
         """
         header = self.header
         # A heavy coding is held in full while it is decoded, however small it comes out.
-        with _room_for(header.pixels if header.heavy else header.pixels // reduction**2):
+        with room_for(header.pixels if header.heavy else header.pixels // reduction**2):
             stored, to_srgb = decode_pixels(header, self.limits.max_profile_pixels, reduction)
             reduced = reduction if stored.shape[0] < header.height else 1
             incomplete = header.scan is not None and holds_less_than_claimed(stored, header.scan, reduced)
@@ -161,15 +155,6 @@ def _check_size(header: Header, limits: ImageLimits) -> None:
             f"{size}, {header.pixels:,} in all; at most {limits.max_fancy_pixels:,} are accepted where the picture is"
             " progressive, interlaced or AVIF: save it as an ordinary JPEG or PNG"
         )
-
-
-@contextmanager
-def _room_for(pixels: int) -> Iterator[None]:
-    if pixels <= BIG_PICTURE_PIXELS:
-        yield
-    else:
-        with _BIG_DECODE:
-            yield
 
 
 def encode_jpeg(image: Image, quality: int = 90) -> bytes:

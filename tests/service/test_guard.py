@@ -26,6 +26,7 @@ from dulian.service.guard import GuardedProtocol, GuardLimits, _JoiningTransport
 
 HANG_S = 20.0  # far beyond anything measured here: a guard against hanging, never an assertion
 HASTE_S = 0.5  # the time of a head where the test waits for its end
+LARGE_BYTES = 32 * 2**20  # more than the system keeps for both ends of a connection
 
 GET = b"GET /echo HTTP/1.1\r\nHost: dulian\r\n\r\n"
 GATED = b"GET /gated HTTP/1.1\r\nHost: dulian\r\n\r\n"
@@ -85,6 +86,7 @@ class Running:
             Route("/slow", self.slow, methods=["GET", "POST"]),
             Route("/hasty", self.hasty, methods=["POST"]),
             Route("/trickle", self.trickle),
+            Route("/large", self.large),
         ]
         config = uvicorn.Config(
             Starlette(routes=routes),
@@ -123,6 +125,10 @@ class Running:
     async def hasty(self, request: Request) -> PlainTextResponse:
         self.seen.append("hasty")
         return PlainTextResponse("no thanks", status_code=413)
+
+    async def large(self, request: Request) -> PlainTextResponse:
+        self.seen.append("large")
+        return PlainTextResponse("a" * LARGE_BYTES)
 
     async def trickle(self, request: Request) -> StreamingResponse:
         async def pieces() -> AsyncIterator[str]:
@@ -282,7 +288,13 @@ def test_a_plain_request_is_answered_on_a_socket_without_delay(client: Client, p
 
 def test_the_defaults_are_those_of_the_guide() -> None:
     assert GuardedProtocol.limits == GuardLimits(
-        connections=512, head_bytes=32768, headers=100, head_seconds=3.0, pipelined=16
+        connections=512,
+        head_bytes=32768,
+        headers=100,
+        head_seconds=3.0,
+        pipelined=16,
+        answer_seconds=30.0,
+        answer_bytes=65536,
     )
 
 
@@ -774,3 +786,32 @@ def test_writes_of_one_turn_leave_in_pairs_and_none_waits_for_the_next_turn() ->
         assert joining.is_closing()
 
     asyncio.run(write_some())
+
+
+# ── answers that nobody reads ───────────────────────────────────────────────────────────────────────────────────────
+
+LARGE = GET.replace(b"/echo", b"/large")
+
+
+def test_who_does_not_read_an_answer_is_cut_off_and_frees_the_place() -> None:
+    limits = GuardLimits(head_seconds=HANG_S, answer_seconds=HASTE_S)
+    with Running(limits) as server, socket.create_connection(server.listener.getsockname()) as client:
+        client.sendall(LARGE)
+        wait_until(lambda: bool(server.seen))
+        wait_until(lambda: not server.server.server_state.connections)
+
+
+def test_who_reads_slowly_gets_the_whole_answer() -> None:
+    limits = GuardLimits(head_seconds=HANG_S, answer_seconds=HASTE_S, answer_bytes=1024)
+    with Running(limits) as server, socket.create_connection(server.listener.getsockname()) as client:
+        client.settimeout(HANG_S)
+        client.sendall(LARGE)
+        received = 0
+        for _ in range(6):  # three times as long as one may read nothing
+            time.sleep(HASTE_S / 2)
+            for _ in range(4):
+                received += len(client.recv(2**18))
+        while received < LARGE_BYTES:
+            got = len(client.recv(2**20))
+            assert got
+            received += got

@@ -33,7 +33,7 @@ ColourConversion = Callable[[BgrImage], BgrImage]
 
 _Decoded = tuple[BgrImage, ColourConversion | None]
 
-_STRIP_ROWS = 256
+_STRIP_PIXELS = 2**18
 _SPACES = {"RGB": "RGB", "CMYK": "CMYK"}
 
 _PILLOW_NAMES = {"jpeg": "JPEG", "gif": "GIF", "tiff": "TIFF", "avif": "AVIF"}
@@ -140,7 +140,7 @@ def _what_failed(error: cv2.error) -> str:
 def _flatten(stored: NDArray[np.generic], grey_key: int | None) -> BgrImage:
     """Grey, BGR or BGRA of 8 or 16 bits, laid on white."""
     image = np.empty((*stored.shape[:2], 3), np.uint8)
-    for rows in _strips(stored.shape[0]):
+    for rows in _strips(stored.shape[:2]):
         strip = np.atleast_3d(stored[rows])
         clear = strip == grey_key if grey_key is not None and strip.shape[2] == 1 else None
         bytes_only = _high_byte(strip)
@@ -205,7 +205,7 @@ def _bgr_from_pillow(picture: Image.Image, header: Header, max_profile_pixels: i
     transform = _srgb_transform(profile if isinstance(profile, bytes) else None, picture.mode)
     width, height = picture.size
     image = np.empty((height, width, 3), np.uint8)
-    for rows in _strips(height):
+    for rows in _strips((height, width)):
         strip = picture.crop((0, rows.start, width, rows.stop))
         if transform is not None:
             strip = transform.apply(strip)
@@ -250,9 +250,11 @@ def _decode_heif(header: Header, max_profile_pixels: int) -> _Decoded:
 # ── colour profiles ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _strips(height: int) -> Iterator[slice]:
-    """Rows in strips: what is converted strip by strip never exists twice as a whole."""
-    return (slice(top, min(top + _STRIP_ROWS, height)) for top in range(0, height, _STRIP_ROWS))
+def _strips(shape_hw: tuple[int, ...]) -> Iterator[slice]:
+    """Rows in strips: what is converted strip by strip never exists twice as a whole, and stays in the cache."""
+    height, width = shape_hw
+    rows = max(1, _STRIP_PIXELS // width)
+    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
 @lru_cache(maxsize=16)  # most cameras write one of a few profiles, and preparing one takes 2 ms
@@ -282,7 +284,7 @@ def _bgr_conversion(profile: bytes | None) -> ColourConversion | None:
 
 def _convert_bgr(transform: ImageCms.ImageCmsTransform, image: BgrImage) -> BgrImage:
     converted = np.empty(image.shape, np.uint8)
-    for rows in _strips(image.shape[0]):
+    for rows in _strips(image.shape[:2]):
         strip = Image.fromarray(cv2.cvtColor(image[rows], cv2.COLOR_BGR2RGB))
         cv2.cvtColor(np.asarray(transform.apply(strip)), cv2.COLOR_RGB2BGR, dst=converted[rows])
     return converted

@@ -45,6 +45,4 @@ def turn_away(listener: _Socket) -> None:
     program = ctypes.create_string_buffer(_DROP_BEGINNINGS)
     count = len(_DROP_BEGINNINGS) // 8
     with suppress(OSError):
-        listener.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", count, ctypes.addressof(program))
-        )
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", count, ctypes.addressof(program)))

@@ -15,6 +15,7 @@ from dulian.errors import BackendError, DulianError, InferenceError
 from dulian.faces import AnalysisResult
 from dulian.image import encode_jpeg
 from dulian.render import annotate
+from dulian.room import keeping
 from dulian.service.admission import Caller, Hold
 from dulian.service.answers import JSON_TYPE, error_answer
 from dulian.service.body import EMPTY, Buffer, ClientGone, Headers, RequestBody
@@ -175,11 +176,12 @@ def look_at(service: Service, picture: bytes, asked: Asked, *, draw: bool) -> tu
     Raises:
         DulianError: The picture is refused.
     """
-    result, load_image = service.analyze(picture, asked.options)
-    if not draw:
-        return result, None
-    with service.metrics.stages["draw"].time():
-        return result, encode_jpeg(annotate(load_image(), result, language=service.language))
+    with keeping(asked.budget_s):  # a large picture stays in memory until it is drawn
+        result, load_image = service.analyze(picture, asked.options)
+        if not draw:
+            return result, None
+        with service.metrics.stages["draw"].time():
+            return result, encode_jpeg(annotate(load_image(), result, language=service.language))
 
 
 def note_failure(error: DulianError, request_id: str) -> None:

@@ -96,6 +96,7 @@ class GuardedProtocol(HttpToolsProtocol):
     _last_call = False
     _unresolved_bytes = 0  # fed since the last finished head, message or piece of body
     _head_timer: asyncio.TimerHandle | None = None
+    _answer_timer: asyncio.TimerHandle | None = None
 
     @staticmethod
     def refused(status: int) -> object:
@@ -114,6 +115,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._stop_head_timer()
+        self._stop_answer_timer()
         self._unset_keepalive_if_required()  # uvicorn leaves it running after a reset
 
     def shutdown(self) -> None:
@@ -151,6 +153,33 @@ class GuardedProtocol(HttpToolsProtocol):
         except HttpParserError:
             self._refuse(_BAD_REQUEST)
         return len(piece)
+
+    # ── answers that nobody reads ────────────────────────────────────────────────────────────────
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_answer_timer()
+
+    def _watch_reader(self) -> None:
+        """Look again after a while how much of the answer has been taken."""
+        unread = self._plain_transport.get_write_buffer_size()
+        self._answer_timer = self.loop.call_later(self.limits.answer_seconds, self._judge_reader, unread)
+
+    def _judge_reader(self, unread_before: int) -> None:
+        # A close would wait for the reader too.
+        if unread_before - self._plain_transport.get_write_buffer_size() < self.limits.answer_bytes:
+            self._plain_transport.abort()
+        else:
+            self._watch_reader()
+
+    def _stop_answer_timer(self) -> None:
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+            self._answer_timer = None
 
     # ── upgrades ─────────────────────────────────────────────────────────────────────────────────
 

@@ -238,6 +238,8 @@ def _limits(service: Service) -> dict[str, Any]:
         "headers": guard.headers,
         "head_seconds": guard.head_seconds,
         "pipelined_requests": guard.pipelined,
+        "answer_seconds": guard.answer_seconds,
+        "answer_bytes": guard.answer_bytes,
     }
 
 

@@ -38,13 +38,18 @@ class ServiceLimits:
 
 @dataclass(frozen=True, slots=True)
 class GuardLimits:
-    """How many connections one process keeps, and how big, how slow and how far ahead of its answers a head may be."""
+    """How many connections one process keeps, and how big, how slow and how far ahead of its answers a head may be.
+
+    A client that has taken less than ``answer_bytes`` of a waiting answer in ``answer_seconds`` is cut off.
+    """
 
     connections: int = 512
     head_bytes: int = 32 * 1024
     headers: int = 100
     head_seconds: float = 3.0
     pipelined: int = 16  # waiting behind the one being answered: unbounded, one packet held 15 MB
+    answer_seconds: float = 30.0
+    answer_bytes: int = 64 * 1024
 
 
 def service_limits(settings: Settings) -> ServiceLimits:

@@ -306,6 +306,8 @@ class Limits(Wire):
     headers: int
     head_seconds: float
     pipelined_requests: int = Field(description="waiting on one connection behind the one being answered")
+    answer_seconds: float = Field(description="in which a client takes so many bytes of an answer, or is cut off")
+    answer_bytes: int
 
 
 class Queue(Wire):

@@ -87,9 +87,7 @@ def make_service(
         pipeline.release()
         networks.close()
 
-    pool = ComputePool(
-        workers, pipeline.prepare, rest=give_back_memory, unload=unload, unload_after_s=unload_after_s
-    )
+    pool = ComputePool(workers, pipeline.prepare, rest=give_back_memory, unload=unload, unload_after_s=unload_after_s)
     pool.start()
     admission = Admission(pool, chosen)
     return Service(
@@ -123,9 +121,7 @@ def run(
     ``announce`` is called when it listens.
     """
     app = create_app(service, metrics=metrics_listener is None)
-    server = DrainingServer(
-        app, service, grace_s=grace_s, metrics_listener=metrics_listener, announce=announce
-    )
+    server = DrainingServer(app, service, grace_s=grace_s, metrics_listener=metrics_listener, announce=announce)
     if service.share.processes > 1:
         signal.signal(signal.SIGHUP, server.handle_exit)
     try:
