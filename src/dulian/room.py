@@ -1,7 +1,7 @@
-"""Memory for large pictures: so many pixels at a time for all threads of the process together.
+"""Memory for large pictures: so many pixels at a time, for all threads of the process together.
 
-Whoever decodes asks for room. It is given back when the picture is decoded, unless the thread is in :func:`keeping`:
-then at the end of that, so that a picture counts for as long as it is worked on.
+Whoever decodes asks for room, and gives it back when the picture is decoded. A thread in :func:`keeping` gives it back
+at the end of that, so that a picture counts for as long as it is worked on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 from dulian.errors import DeadlineError
 
 PIXELS_AT_ONCE: Final = 40_000_000
-"""Of pictures of that size the decoders hold up to 305 MB, and who draws on one 230."""
+"""So large, an ordinary picture takes 115 to 270 MB while it is decoded, and 230 while it is drawn on."""
 
 SMALL_PICTURE_PIXELS: Final = 2_000_000
 """Up to here nobody asks: most pictures never wait for each other."""
@@ -33,6 +33,11 @@ class Room:
     def free(self) -> int:
         return self._free
 
+    @property
+    def asking(self) -> int:
+        """How many threads wait."""
+        return len(self._asking)
+
     def take(self, pixels: int, timeout_s: float | None = None) -> int:
         """Wait for room; how much of it was taken.
 
@@ -44,7 +49,7 @@ class Room:
             self._asking.append(turn)
             try:
                 if not self._changed.wait_for(lambda: self._asking[0] is turn and self._free >= wanted, timeout_s):
-                    raise DeadlineError("other large pictures had the memory for this one until its deadline passed")
+                    raise DeadlineError("larger pictures had the memory that this one needs until its deadline passed")
                 self._free -= wanted
             finally:
                 self._asking.remove(turn)
@@ -58,46 +63,46 @@ class Room:
 
 
 class _Own(threading.local):
-    """What a thread keeps: how long it may wait for room, if it is in ``keeping``, and how much it has."""
+    """One thread's part: whether it is in :func:`keeping`, how long it then waits for room, and how much it has."""
 
     keeps = False
     timeout_s: float | None = None
     pixels = 0
 
 
-ROOM = Room(PIXELS_AT_ONCE)
+_room = Room(PIXELS_AT_ONCE)
 _own = _Own()
 
 
 @contextmanager
-def keeping(timeout_s: float | None = None) -> Iterator[None]:
-    """Within, the room of every picture that this thread decodes stays taken; it waits at most so long for it."""
+def keeping(timeout_s: float) -> Iterator[None]:
+    """Within, this thread keeps the room of what it decodes, and waits for it at most so long."""
     _own.keeps, _own.timeout_s = True, timeout_s
     try:
         yield
     finally:
-        kept, _own.pixels = _own.pixels, 0
         _own.keeps, _own.timeout_s = False, None
-        if kept:
-            ROOM.give_back(kept)
+        _give_back()
 
 
 @contextmanager
 def room_for(pixels: int) -> Iterator[None]:
-    """Room to decode a picture; a thread that has as much already, or has any, does not wait for more.
+    """Room to decode a picture in, unless it is small or this thread has as much.
 
     Raises:
         DeadlineError: There was none in the time that :func:`keeping` allows.
     """
-    if pixels <= max(SMALL_PICTURE_PIXELS, _own.pixels) or _own.pixels:
-        yield
-        return
-    taken = ROOM.take(pixels, _own.timeout_s)
-    if _own.keeps:
-        _own.pixels = taken
-        yield
-        return
+    if pixels > max(SMALL_PICTURE_PIXELS, _own.pixels):
+        _give_back()  # threads that had some and waited for more could wait for each other
+        _own.pixels = _room.take(pixels, _own.timeout_s)
     try:
         yield
     finally:
-        ROOM.give_back(taken)
+        if not _own.keeps:
+            _give_back()
+
+
+def _give_back() -> None:
+    had, _own.pixels = _own.pixels, 0
+    if had:
+        _room.give_back(had)

@@ -429,9 +429,9 @@ def test_limits_name_the_value_and_the_limit() -> None:
     assert decoded_rgb(data, max_bytes=len(data), max_pixels=27_648, max_side=192).shape == (144, 192, 3)
 
 
-@pytest.mark.parametrize("name", ["jpeg progressive", "png interlaced", "avif"])
+@pytest.mark.parametrize("name", ["jpeg progressive", "png interlaced", "png alpha", "webp alpha", "avif"])
 def test_costly_codings_have_a_lower_limit(name: str) -> None:
-    with pytest.raises(InputTooLargeError, match="progressive, interlaced or AVIF"):
+    with pytest.raises(InputTooLargeError, match="progressive, interlaced, transparent or AVIF"):
         decode_image(whole_files()[name], limits=ImageLimits(max_fancy_pixels=1000))
     decode_image(whole_files()["jpeg baseline"], limits=ImageLimits(max_fancy_pixels=1000))
 

@@ -35,10 +35,12 @@ from tests.pictures import (
 from tests.promises.corpus import BOMBS, deflated_texts, floods
 
 import dulian.image
+import dulian.room
 from dulian.errors import ImageDecodeError, InputError, InputTooLargeError, UnsupportedImageError
 from dulian.formats import read_header
 from dulian.formats.jpeg import MAX_SCANS
 from dulian.image import DecodedImage, ImageLimits, decode_image, open_picture
+from dulian.room import Room
 
 ROOT = Path(__file__).parents[2]
 HANG_S = 5.0
@@ -124,7 +126,7 @@ def test_bombs_do_not_grow_the_process() -> None:
     assert int(run.stdout) < 20_000
 
 
-def test_one_big_picture_is_decoded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_pictures_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     running, most = [0], [0]
     lock = threading.Lock()
     decode = dulian.image.decode_pixels
@@ -142,13 +144,16 @@ def test_one_big_picture_is_decoded_at_a_time(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(dulian.image, "decode_pixels", counted)
     plain, progressive = (open_picture(FILES[name]) for name in ("jpeg baseline", "jpeg progressive"))
     pixels = plain.wh[0] * plain.wh[1]
-    for judged, reduction, threshold, expected in (
-        (plain, 1, pixels - 1, 1),
-        (plain, 1, pixels, 4),
-        (plain, 2, pixels - 1, 4),
-        (progressive, 8, pixels - 1, 1),
+    for judged, reduction, small, total, expected in (
+        (plain, 1, pixels - 1, pixels, 1),
+        (plain, 1, pixels - 1, 2 * pixels - 1, 1),
+        (plain, 1, pixels - 1, 2 * pixels, 2),
+        (plain, 1, pixels, pixels, 4),
+        (plain, 2, pixels - 1, pixels, 4),
+        (progressive, 8, pixels - 1, 3 * pixels, 1),
     ):
-        monkeypatch.setattr(dulian.image, "BIG_PICTURE_PIXELS", threshold)
+        monkeypatch.setattr(dulian.room, "SMALL_PICTURE_PIXELS", small)
+        monkeypatch.setattr(dulian.room, "_room", Room(total))
         most[0] = 0
         threads = [threading.Thread(target=judged.decode, args=(reduction,)) for _ in range(4)]
         for thread in threads:

@@ -20,9 +20,11 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    from dulian.quiet import forbid_reports
     from dulian.settings import guard_opencv
 
     guard_opencv()
+    forbid_reports()
     try:
         _run()
     except BaseException as error:

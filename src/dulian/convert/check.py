@@ -16,6 +16,7 @@ from dulian.convert.caffe_model import FloatArray
 from dulian.convert.caffe_net import Layer, Net, read_net
 from dulian.convert.layers_ssd import BOXES, SCORES
 from dulian.errors import ConversionError, MissingDependencyError
+from dulian.quiet import without_reports
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -114,7 +115,8 @@ def _opencv_with_caffe() -> ModuleType:
 
 def _load_onnx(onnx_bytes: bytes) -> Any:
     try:
-        import onnxruntime
+        with without_reports():
+            import onnxruntime
     except ImportError as error:
         raise MissingDependencyError("onnxruntime is missing: pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()

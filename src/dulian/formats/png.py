@@ -104,7 +104,7 @@ def _header(walk: _Walk) -> Header:
         tuple(walk.parts),
         orientation=walk.orientation,
         profile=walk.profile,
-        heavy=interlace != 0 or (alpha and depth == 16),
+        heavy=interlace != 0 or alpha,
         alpha=alpha,
         grey_key=key,
     )

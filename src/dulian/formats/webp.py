@@ -91,6 +91,7 @@ def _header(
         _still(pixels, width, height),
         orientation=orientation_of(metadata.get(b"EXIF", b"")),
         profile=metadata.get(b"ICCP"),
+        heavy=alpha,
         alpha=alpha,
         placement=frame if frame and frame[2:] != canvas else None,
     )

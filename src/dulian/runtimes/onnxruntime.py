@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from functools import cache
 
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as native
-
 from dulian.errors import MissingDependencyError, WeightsError
+from dulian.quiet import without_reports
 from dulian.runtimes import Precision, Session, Tensor, Weights
+
+with without_reports():
+    import onnxruntime as ort
+    from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 # ONNX Runtime's exceptions have no public home and no base class but Exception.
 FAULTS: tuple[type[Exception], ...] = (

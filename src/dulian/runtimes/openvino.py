@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import openvino as ov
 
 from dulian.errors import WeightsError
+from dulian.quiet import without_reports
 from dulian.runtimes import Precision, Session, Tensor, Weights
+
+with without_reports():
+    import openvino as ov
 
 # The first who asks makes OpenVINO's table of types; two threads that are first at once wait for each other for ever.
 ov.Type.f32.to_dtype()

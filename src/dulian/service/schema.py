@@ -289,7 +289,7 @@ class Limits(Wire):
     multipart_part_head_bytes: int
     image_pixels: int
     image_side_px: int
-    image_fancy_pixels: int = Field(description="for progressive, interlaced and AVIF pictures")
+    image_fancy_pixels: int = Field(description="for progressive, interlaced, transparent and AVIF pictures")
     faces: int
     deadline_ms: float
     queue: int
