@@ -169,19 +169,16 @@ class Analyzer:
         """
         started = time.perf_counter()
         threshold = self._confidence.minimum if options.min_confidence is None else options.min_confidence
-        looked_at = image
-        if to_srgb is not None:
-            looked_at = to_srgb(look_sized(image))
-        elif image.shape[0] * image.shape[1] > REDUCED_FROM_PIXELS:
-            looked_at = look_sized(image)  # a large picture is not turned three times to look for faces
+        looked_at = image if to_srgb is None else to_srgb(look_sized(image))
         view, outcome, turn = self._look(looked_at, threshold)
         detected = time.perf_counter()
         image_wh = full.wh if full else wh_of(image)
-        scale = image_wh[0] / looked_at.shape[1], image_wh[1] / looked_at.shape[0]
+        seen_wh = wh_of(view) if turn in (0, 180) else wh_of(view)[::-1]
+        scale = image_wh[0] / seen_wh[0], image_wh[1] / seen_wh[1]
         upright = [scaled(turned_back(found, wh_of(view), turn), scale) for found in outcome.detections]
         candidates = [_Candidate(*pair) for pair in zip(outcome.detections, upright, strict=True)]
         visible = [candidate for candidate in candidates if candidate.upright.box.clipped(image_wh).area > 0]
-        if looked_at is not image:
+        if looked_at is not image or seen_wh != wh_of(image):
             view, visible = _as_seen_in(turned(image, turn), view, visible)
         ranked = _rank(
             visible, Crops(view, _seen(visible), to_srgb=to_srgb), wh_of(view), image_wh, options.order, incomplete
@@ -213,13 +210,15 @@ class Analyzer:
         """Find faces upright, else lying on a side or upside down; the picture as it was seen comes along.
 
         Detectors find sideways faces too, with less confidence and landmarks in the wrong places, so a
-        picture without one sure face is looked at from all sides.
+        picture without one sure face is looked at from all sides. Of a large one this is done in a smaller size, so
+        that it is not copied three times.
         """
         best: tuple[Image, DetectionOutcome, Turn] = image, self._detector.detect(image, min_confidence=threshold), 0
         if _best_confidence(best[1].detections) >= self._confidence.sure:
             return best
+        upright = look_sized(image) if image.shape[0] * image.shape[1] > REDUCED_FROM_PIXELS else image
         for turn in RETRY_TURNS:
-            view = turned(image, turn)
+            view = turned(upright, turn)
             outcome = self._detector.detect(view, min_confidence=threshold)
             certain = [found for found in outcome.detections if found.confidence >= self._confidence.retry]
             if _clearly_better(certain, best[1].detections):

@@ -493,12 +493,13 @@ def probe(options: argparse.Namespace) -> None:
         for path in options.paths:
             began = time.monotonic()
             status = 0
-            with suppress(OSError, http.client.HTTPException):
-                connection.request("GET", path)
-                answer = connection.getresponse()
-                answer.read()
-                status = answer.status
-            if not status:
+            for _ in range(2):  # a connection that was idle for too long is no answer
+                with suppress(OSError, http.client.HTTPException):
+                    connection.request("GET", path)
+                    answer = connection.getresponse()
+                    answer.read()
+                    status = answer.status
+                    break
                 connection.close()
             seen.append((path, status, time.monotonic() - began))
     json.dump(seen, sys.stdout)

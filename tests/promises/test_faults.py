@@ -77,10 +77,11 @@ SLOW = {
 EACH = 30
 
 
-async def linger(run: Running, first: bytes, then: bytes) -> bytes:
+async def linger(run: Running, first: bytes, then: bytes, begun: asyncio.Semaphore) -> bytes:
     """Send a beginning, then a little of the rest again and again, until the server has had enough; what it said."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port_of(run))
     writer.write(first)
+    begun.release()
     said = asyncio.create_task(reader.read())
     while then and not (await asyncio.wait([said], timeout=0.1))[0]:
         writer.write(then)
@@ -98,14 +99,14 @@ def test_hundreds_of_slow_clients_hold_nothing_up_and_leave_nothing_behind() -> 
     requests = [post("/v1/analyze", bytes([number])) for number in range(20)]
 
     async def main(run: Running) -> None:
-        port = port_of(run)
+        port, begun = port_of(run), asyncio.Semaphore(0)
         lingering = [
-            (name, asyncio.create_task(linger(run, first, then)))
+            (name, asyncio.create_task(linger(run, first, then, begun)))
             for name, (first, then, _) in SLOW.items()
             for _ in range(EACH)
         ]
-        while len(run.server.server_state.connections) < len(lingering):
-            await asyncio.sleep(0.001)
+        for _ in lingering:
+            await begun.acquire()
         served = await closed_loop(port, [*requests, get("/livez"), get("/readyz")], clients=8, count=100)
         assert {one.status for one in served} == {200}
         for name, task in lingering:

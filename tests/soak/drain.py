@@ -52,7 +52,7 @@ def main(given: Sequence[str] | None = None) -> int:
     other = sum(count for status, count in met.statuses.items() if status != 200)
     figures = [
         Figure("P20", f"{at}: lost", met.broken, at_most=0),
-        Figure("P20", f"{at}: answered", met.answered, at_least=50 * options.restarts),
+        Figure("P20", f"{at}: answered", met.answered, "requests", at_least=50 * options.restarts),
         Figure("P20", f"{at}: wrong answers", met.wrong, at_most=0),
         Figure("P20", f"{at}: answered with an error", other, at_most=0),
         Figure("P20", f"{at}: refused connections, tried again", met.refused),

@@ -302,6 +302,29 @@ def test_a_turned_picture_is_loaded_turned(turn: int) -> None:
     assert (behind.image[y1:y2, x1:x2] == (0, 0, 255)).all()
 
 
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_a_large_picture_is_turned_in_a_smaller_size(turn: int) -> None:
+    upright = np.repeat(np.repeat(picture((face_at(300, 50, 50), (0, 0, 255))), 6, axis=0), 6, axis=1)
+    stored = np.ascontiguousarray(np.rot90(upright, turn // 90))
+    looks: list[int] = []
+
+    class Upright(FakeDetector):
+        def detect(self, image: np.ndarray, *, min_confidence: float) -> DetectionOutcome:
+            looks.append(max(image.shape))
+            red = image.shape == (480, 640, 3) and (image[120, 520] == (0, 0, 255)).all()
+            return super().detect(image, min_confidence=min_confidence) if red else DetectionOutcome(())
+
+    result = make_analyzer(Upright(face_at(480, 80, 80))).analyze(stored)
+    assert looks == [2400, 640, 640, 640]
+    assert result.image.rotated == turn
+    (face,) = result.faces
+    assert face.quality.size_px == 300
+    assert face.age is not None
+    assert face.age.value == 33
+    x1, y1, x2, y2 = (round(edge) for edge in face.box)
+    assert (stored[y1:y2, x1:x2] == (0, 0, 255)).all()
+
+
 def test_a_rejected_candidate_is_told_in_pixels_of_the_full_picture() -> None:
     image = picture()
     result = make_analyzer(FakeDetector(face_at(100, 100, 50, 0.4))).analyze(image, full=Loading(image).picture())

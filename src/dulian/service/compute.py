@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dulian.errors import DeadlineError
+from dulian.room import keeping
 from dulian.service.log import log_event
 
 Outcome = tuple[Any, BaseException | None]
@@ -186,7 +187,8 @@ class ComputePool:
             outcome: Outcome = None, DeadlineError(EXPIRED)
         else:
             job.begun_at = started
-            outcome = _attempt(job.work)
+            with keeping(job.deadline - started):  # a large picture stays until it is drawn, and written down
+                outcome = _attempt(job.work)
             took = time.monotonic() - started
         worker.at_work_since = None
         with self._changed:

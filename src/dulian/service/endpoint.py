@@ -14,8 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dulian.errors import BackendError, DulianError, InferenceError
 from dulian.faces import AnalysisResult
 from dulian.image import encode_jpeg
-from dulian.render import annotate
-from dulian.room import keeping
+from dulian.render import draw_on
 from dulian.service.admission import Caller, Hold
 from dulian.service.answers import JSON_TYPE, error_answer
 from dulian.service.body import EMPTY, Buffer, ClientGone, Headers, RequestBody
@@ -176,12 +175,13 @@ def look_at(service: Service, picture: bytes, asked: Asked, *, draw: bool) -> tu
     Raises:
         DulianError: The picture is refused.
     """
-    with keeping(asked.budget_s):  # a large picture stays in memory until it is drawn
-        result, load_image = service.analyze(picture, asked.options)
-        if not draw:
-            return result, None
-        with service.metrics.stages["draw"].time():
-            return result, encode_jpeg(annotate(load_image(), result, language=service.language))
+    result, load_image = service.analyze(picture, asked.options)
+    if not draw:
+        return result, None
+    with service.metrics.stages["draw"].time():
+        image = load_image()
+        draw_on(image, result, language=service.language)
+        return result, encode_jpeg(image)
 
 
 def note_failure(error: DulianError, request_id: str) -> None:

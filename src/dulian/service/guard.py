@@ -38,6 +38,8 @@ _TOO_MANY_CONNECTIONS = _bare(b"503 Service Unavailable", b"retry-after: 1")
 
 # When the server ends, a request may be on its way on a connection that looks idle: so long may the way take.
 LAST_CALL_S = 0.5
+# Up to here one system call costs more than copying a body behind its head.
+JOINED_BYTES = 64 * 1024
 
 
 class _JoiningTransport(asyncio.Transport):
@@ -54,7 +56,10 @@ class _JoiningTransport(asyncio.Transport):
         self._held = b""
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self._held:
+        if self._held and len(data) > JOINED_BYTES:
+            self.flush()  # a large body is not worth copying
+            self._transport.write(data)
+        elif self._held:
             held, self._held = self._held, b""
             self._transport.write(held + data)
         else:
