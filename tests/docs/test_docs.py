@@ -172,7 +172,8 @@ def test_limits_are_described() -> None:
     assert row_of(text, "bytes")[1] == f"{limits.max_bytes >> 20} MiB"
     assert row_of(text, "pixels")[1] == f"{limits.max_pixels:,}"
     assert row_of(text, "pixels along one side")[1] == f"{limits.max_side:,}"
-    assert row_of(text, "pixels of a progressive, interlaced or AVIF picture")[1] == f"{limits.max_fancy_pixels:,}"
+    heavy = "pixels of a progressive, interlaced, transparent (PNG, WebP) or AVIF picture"
+    assert row_of(text, heavy)[1] == f"{limits.max_fancy_pixels:,}"
 
 
 def test_every_exit_code_is_described() -> None:

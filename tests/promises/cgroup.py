@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -58,6 +59,9 @@ def memory_group(limit_bytes: int) -> Iterator[MemoryGroup]:
         raise Unavailable(f"no group can be made in {place}: {error.strerror}") from None
     try:
         _limit(group, limit_bytes)
+        joined = subprocess.run([*group.wrapper, "true"], check=False, capture_output=True, text=True)
+        if joined.returncode:
+            raise Unavailable(f"no process can join {group.path}: {joined.stderr.strip()}")
         yield group
     finally:
         _remove(group.path)
