@@ -39,8 +39,12 @@ ANSWERED = "answered"
 INCOMPLETE = "answered, and said to be incomplete"
 
 TOO_LARGE, DAMAGED, TRUNCATED = "input_too_large", "image_decode_failed", "image_truncated"
-UNKNOWN, MALFORMED, MEDIA = "unsupported_image", "malformed_input", "unsupported_media_type"
+UNKNOWN, MALFORMED = "unsupported_image", "malformed_input"
 REFUSED = frozenset({TOO_LARGE, DAMAGED, TRUNCATED, UNKNOWN, MALFORMED})
+STATUSES = {
+    **{ANSWERED: 200, INCOMPLETE: 200, MALFORMED: 400, TOO_LARGE: 413},
+    **{UNKNOWN: 415, DAMAGED: 422, TRUNCATED: 422},
+}
 
 # The largest picture that is accepted at all, and what is accepted of the dearer codings.
 LARGEST_WH = (8000, 5000)

@@ -18,7 +18,8 @@ server's process is looked at from outside. The first fifth of the time is warm-
 things would hide so small a leak for most of an hour, and are avoided. Memory in use swings by tens of MiB with the
 pictures under way, so that clients rest for a moment while a sample is taken. And freed blocks of large pictures leave
 holes that small blocks fill for long before the process grows, so that glibc is told to map large blocks by themselves;
-``--usual-allocator`` leaves it as it is in operation, where 20 minutes only tell leaks of several KiB.
+``--usual-allocator`` leaves it as it is in operation, where 20 minutes only tell leaks of several KiB. So measured, a
+process without a leak still settles during its first 10,000 requests; a leak of 1 KiB is seen after 2,000.
 
 What stands after ``--`` goes to ``dulian serve``.
 """

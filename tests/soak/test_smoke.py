@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from dulian.machine import effective_cores
-from tests.soak import Figure, drain, memory, overload, quantile, report, respawn, slow_clients
+from tests.soak import Figure, bad_input, drain, memory, overload, quantile, report, respawn, slow_clients
 
 REAL = pytest.mark.weights
 TWO_CORES = pytest.mark.skipif(effective_cores() < 2, reason="two processes need two cores")
@@ -21,6 +21,7 @@ TWO_CORES = pytest.mark.skipif(effective_cores() < 2, reason="two processes need
         (overload, "--factor 100 --loop closed --seconds 0.5 --rounds 1"),
         (drain, "--fake --restarts 1 --between-s 0.2"),
         (slow_clients, "--fake --connections 60 --seconds 1"),
+        pytest.param(bad_input, "--rounds 1 --only P1 --only P6", marks=REAL),
         pytest.param(memory, "--seconds 1", marks=REAL),
         pytest.param(respawn, "--kills 1 --between-s 0.2", marks=[REAL, TWO_CORES]),
     ],

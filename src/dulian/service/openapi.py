@@ -16,7 +16,7 @@ from dulian.service.articles import ANALYZE, API_ANALYZE, PREDICT, Article
 from dulian.service.cache import Found
 from dulian.service.envelope import FIELD, FORM_TYPE
 from dulian.service.limits import ServiceLimits
-from dulian.service.query import ANNOTATE, ARTICLE_PARAMETERS, BATCH_PARAMETERS, FORMATS, PARAMETERS
+from dulian.service.query import ANNOTATE, ARTICLE_PARAMETERS, BATCH_PARAMETERS, FORMATS, MAX_WHOLE, PARAMETERS
 
 TITLE = "dulian"
 SUMMARY = "Faces, perceived age and gender, and how far to trust each answer, from a photo."
@@ -182,7 +182,7 @@ def _analyze(limits: ServiceLimits) -> dict[str, Any]:
             "content": {
                 "image/*": _BINARY,
                 "application/octet-stream": _BINARY,
-                FORM_TYPE: {"schema": _form(_FILE | {"description": "exactly one file"})},
+                **_form(_FILE | {"description": "exactly one file"}),
                 JSON_TYPE: {"schema": in_json},
             },
         },
@@ -209,7 +209,7 @@ def _batch(limits: ServiceLimits) -> dict[str, Any]:
         ),
         "operationId": "analyze_batch",
         "parameters": [*_query(BATCH_PARAMETERS, limits), *_headers()],
-        "requestBody": {"required": True, "content": {FORM_TYPE: {"schema": _form(files)}}},
+        "requestBody": {"required": True, "content": _form(files)},
         "responses": {
             "200": _success("A result or an error for each picture.", _json(schema.BatchAnswer)),
             **_errors(_error, without=("422",)),
@@ -223,10 +223,7 @@ def _article(article: Article, name: str, limits: ServiceLimits, content: dict[s
         "description": "For clients that were written for it. Undecided genders become the likelier one.",
         "operationId": "article" + article.path.replace("/", "_"),
         "parameters": [*_query(ARTICLE_PARAMETERS, limits), *_headers()],
-        "requestBody": {
-            "required": True,
-            "content": {FORM_TYPE: {"schema": _form(_FILE | {"description": "exactly one file"})}},
-        },
+        "requestBody": {"required": True, "content": _form(_FILE | {"description": "exactly one file"})},
         "responses": {"200": _success("The faces.", content, kept=not article.draws), **_errors(_text_error)},
     }
 
@@ -316,6 +313,7 @@ def _all_parameters(limits: ServiceLimits) -> list[dict[str, Any]]:
             f"latency budget from the complete body on; {limits.deadline_s * 1000:.0f} at most",
             type="integer",
             minimum=1,
+            maximum=MAX_WHOLE,
         ),
         _parameter(
             "annotate",
@@ -333,13 +331,13 @@ def _headers() -> list[dict[str, Any]]:
             "name": "X-Request-Timeout-Ms",
             "in": "header",
             "description": "as max_ms; the smaller of the two counts",
-            "schema": {"type": "integer", "minimum": 1},
+            "schema": {"type": "integer", "minimum": 1, "maximum": MAX_WHOLE},
         },
         {
             "name": "X-Request-Id",
             "in": "header",
-            "description": "comes back in the answer; a new one otherwise",
-            "schema": {"type": "string", "pattern": "^[!-~]{1,128}$"},
+            "description": "1 to 128 printable characters of ASCII come back in the answer, for all else a new one",
+            "schema": {"type": "string"},
         },
     ]
 
@@ -356,7 +354,9 @@ _JPEG: dict[str, Any] = {JPEG_TYPE: {"schema": {"type": "string", "contentMediaT
 
 
 def _form(field: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "required": [FIELD], "properties": {FIELD: field}}
+    """Content that is a form; what makes its field a file is a type or a file name of its own."""
+    fields = {"type": "object", "required": [FIELD], "properties": {FIELD: field}}
+    return {FORM_TYPE: {"schema": fields, "encoding": {FIELD: {"contentType": "image/*"}}}}
 
 
 def _ref(model: type[schema.Wire]) -> dict[str, Any]:

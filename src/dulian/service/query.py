@@ -25,6 +25,7 @@ BATCH_PARAMETERS = (*ARTICLE_PARAMETERS, "annotate")
 PARAMETERS = (*BATCH_PARAMETERS, "format")
 
 _WHOLE = re.compile(r"-?[0-9]{1,9}")
+MAX_WHOLE = 10**9 - 1
 _DECIMAL = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?")
 
 
@@ -51,7 +52,7 @@ def read_request(
     """
     picture = prefers_jpeg(headers.get(b"accept", b"").decode("latin-1"))
     budget_s = deadline_s
-    if timeout := headers.get(b"x-request-timeout-ms"):
+    if (timeout := headers.get(b"x-request-timeout-ms")) is not None:
         budget_s = min(budget_s, _milliseconds("X-Request-Timeout-Ms", timeout.decode("latin-1")))
     if not query:
         return Asked(picture=picture, budget_s=budget_s)
