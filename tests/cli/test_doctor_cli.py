@@ -45,5 +45,5 @@ def test_json_for_scripts(model_store) -> None:  # type: ignore[no-untyped-def]
 
 @pytest.mark.weights
 def test_damage_is_named(model_store, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    (tmp_path / "age-v1.onnx").write_bytes(b"broken")
+    (tmp_path / "age-v1-flushed.onnx").write_bytes(b"broken")
     assert "damaged" in doctor("--model-dir", str(tmp_path), XDG_CACHE_HOME=str(tmp_path))

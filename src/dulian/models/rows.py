@@ -9,7 +9,7 @@ from dulian.faces import GenderValue
 
 ColourOrder = Literal["bgr", "rgb"]
 Provides = Literal["detection", "age", "gender"]
-Recipe = Literal["caffe", "yunet_symbolic"]
+Recipe = Literal["caffe", "yunet_symbolic", "flush_subnormals"]
 
 DETECTOR_FAMILIES = frozenset({"res10_ssd", "yunet"})
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from dulian.errors import DulianError
 from dulian.factory import AnalyzerFactory, open_profile
-from dulian.machine import limit_malloc_arenas
+from dulian.machine import tune_malloc
 from dulian.models.catalog import find_profile
 from dulian.service.child import READY
 from dulian.service.limits import guard_limits, image_limits, service_limits
@@ -55,7 +55,7 @@ def work(
     Raises:
         BackendError: Networks are missing or damaged.
     """
-    limit_malloc_arenas()
+    tune_malloc()
     started = time.monotonic()
     service = open_service(settings, store, share)
     log_event(

@@ -91,14 +91,14 @@ def converted(row: ModelRow, originals: tuple[bytes, ...]) -> bytes:
         ConversionError: The originals hold something the converter does not support.
         WeightsError: The result is not the pinned one.
     """
-    from dulian.convert import convert_caffe, make_yunet_symbolic
+    from dulian.convert import convert_caffe, flush_subnormals, make_yunet_symbolic
 
     if row.recipe == "caffe":
         prototxt, caffemodel = originals
         data = convert_caffe(prototxt, caffemodel, convolution="winograd")
     else:
         (original,) = originals
-        data = make_yunet_symbolic(original)
+        data = make_yunet_symbolic(original) if row.recipe == "yunet_symbolic" else flush_subnormals(original)
     found = sha256_hex(data)
     if found != row.weights.sha256:
         raise WeightsError(
