@@ -15,7 +15,7 @@ from pathlib import Path
 CGROUP = Path("/sys/fs/cgroup")
 # malloc.h: where memory comes from and when freed memory is given back.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_LARGEST_KEPT_BYTES, _KEPT_BYTES = 32 * 2**20, 64 * 2**20
+_LARGEST_KEPT_BYTES, _KEPT_BYTES = 16 * 2**20, 32 * 2**20
 INTERESTING_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd")
 
 
@@ -85,7 +85,7 @@ def tune_malloc(arenas: int = 1) -> None:
     """Have glibc keep its memory in few pools instead of one for every thread; call it before threads are started.
 
     Each pool holds on to what its threads needed at most. A picture takes a few hundred blocks, so that even one pool
-    is hardly ever waited for. Of what is freed 64 MiB are kept: pages that go to the system and come back have to be
+    is hardly ever waited for. Of what is freed 32 MiB are kept: pages that go to the system and come back have to be
     cleared and mapped again, which can cost as much as a network. Programs may call it, libraries should not.
     """
     if sys.platform == "linux":

@@ -88,7 +88,7 @@ def test_giving_back_memory_leaves_what_is_in_use() -> None:
 
 
 @pytest.mark.parametrize(
-    ("system", "asked"), [("linux", [(0,), (-8, 1), (-3, 32 * 2**20), (-1, 64 * 2**20)]), ("darwin", []), ("win32", [])]
+    ("system", "asked"), [("linux", [(0,), (-8, 1), (-3, 16 * 2**20), (-1, 32 * 2**20)]), ("darwin", []), ("win32", [])]
 )
 def test_only_the_c_library_of_linux_is_asked(
     system: str, asked: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
