@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     max_head_kb: Annotated[int, Field(ge=4, le=256)] = 32
     max_headers: Annotated[int, Field(ge=20, le=1000)] = 100
     head_timeout_s: Annotated[float, Field(ge=0.5, le=20)] = 3.0
+    max_streams: Annotated[int, Field(ge=1, le=10_000)] = 32
+    max_frame_kb: Annotated[int, Field(ge=16, le=10_240)] = 1024
+    stream_idle_s: Annotated[float, Field(ge=1, le=600)] = 30.0
     cache_mb: Annotated[int, Field(ge=0, le=10_000)] = 0
     cache_ttl_s: Annotated[float, Field(ge=1, le=600)] = 60.0
     idle_unload_s: Annotated[float, Field(ge=0, le=604_800)] = 0.0

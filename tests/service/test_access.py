@@ -9,7 +9,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -445,6 +445,21 @@ def test_a_stream_ends_when_its_key_is_revoked(file: KeysFile) -> None:
     with pytest.raises(AccessError):
         asyncio.run(opened.charge(caller))
     asyncio.run(Access().charge(None))
+
+
+def test_one_key_of_several_opens_half_of_the_streams(file: KeysFile) -> None:
+    first, second = ({"additional_headers": {"x-api-key": file.create()[0]}} for _ in range(2))
+    with fake_service(FakeAnalysis(), max_streams=4) as service, ExitStack() as stack:
+        service.access = Access(file)
+        run = stack.enter_context(running(service))
+        opened = [stack.enter_context(run.open(**first)) for _ in range(2)]
+        answer = refusal(run, **first)
+        assert (answer.status_code, code_of(answer)) == (429, "rate_limited")
+        assert int(answer.headers["retry-after"]) >= 1
+        assert ask(stack.enter_context(run.open(**second)), b"frame")["id"] == 1
+        opened[0].close()
+        wait_until(lambda: service.streams == 2)
+        assert ask(stack.enter_context(run.open(**first)), b"frame")["id"] == 1
 
 
 def test_the_library_for_rates_is_loaded_where_a_key_has_one(file: KeysFile, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,9 @@ def service_limits(settings: Settings) -> ServiceLimits:
         deadline_s=settings.deadline_s,
         max_queued=settings.max_queued,
         max_bytes_in_flight=settings.max_bytes_in_flight_mb << 20,
+        max_streams=settings.max_streams,
+        max_frame_bytes=settings.max_frame_kb << 10,
+        stream_idle_s=settings.stream_idle_s,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from dulian.errors import (
     MalformedInputError,
     OriginError,
     OverloadedError,
+    RateLimitError,
 )
 from dulian.service.admission import Caller, Hold, retry_after_s
 from dulian.service.analysis import as_result
@@ -79,20 +81,27 @@ class Frame:
 
 
 class StreamEndpoint:
-    """Lets streams in, so many at a time; who is not let in gets an HTTP answer instead of a handshake."""
+    """Lets streams in, so many at a time; who is not let in gets an HTTP answer instead of a handshake.
+
+    Where there are several keys, each may open half of the streams, as it may fill half of the queue.
+    """
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._open_of: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service, state = self._service, scope["state"]
         try:
-            self._check(scope)
+            self._check(scope, state["caller"])
         except DulianError as error:
             await error_answer(error, state["request_id"])(scope, receive, send)
             return
-        stream = Stream(service, receive, send, request_id=state["request_id"], caller=state["caller"])
+        caller: Caller | None = state["caller"]
+        stream = Stream(service, receive, send, request_id=state["request_id"], caller=caller)
+        owner = caller.key_id if caller else ""
         service.streams += 1
+        self._open_of[owner] += 1
         try:
             await stream.accept(SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None)
             await stream.run()
@@ -100,8 +109,10 @@ class StreamEndpoint:
             return
         finally:
             service.streams -= 1
+            self._open_of[owner] -= 1
+            self._open_of += Counter()  # who has none left is forgotten
 
-    def _check(self, scope: Scope) -> None:
+    def _check(self, scope: Scope, caller: Caller | None) -> None:
         service = self._service
         if not origin_allowed(dict(scope["headers"]), service.origins):
             raise OriginError("pages of this origin may not open a stream")
@@ -111,6 +122,9 @@ class StreamEndpoint:
             raise DrainingError("the service is about to end")
         if service.streams >= service.limits.max_streams:
             raise OverloadedError(f"{service.streams} streams are open already")
+        share = max(1, service.limits.max_streams // 2)
+        if caller is not None and caller.sharing and self._open_of[caller.key_id] >= share:
+            raise RateLimitError(f"this key has its half of the streams open, {share}")
 
 
 async def refuse_plain_request(request: Request) -> Response:
