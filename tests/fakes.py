@@ -13,13 +13,15 @@ from dulian.image import Image
 from dulian.models import AgeScores, AttributeScores, DetectionOutcome
 from dulian.models.rows import SquareCrop
 from dulian.runtimes import Session, Tensor
+from dulian.turning import TurnRules
 
 CALIBRATION = Calibration(
     coverages=(0.5, 0.9, 0.99), quantiles=(0.7, 1.6, 2.6), spread_floor=3.0, gender_temperature=1.0, gender_decision=0.6
 )
 
 DETAIL = Detail(reduced_side=640, face_px=60)
-CONFIDENCE = Confidence(minimum=0.6, doubt=0.65, retry=0.8, sure=0.85)
+CONFIDENCE = Confidence(minimum=0.6, doubt=0.65)
+TURNS = TurnRules(sure=0.85, retry=0.8)
 
 
 def face_at(x: float, y: float, side: float, confidence: float = 0.9) -> Detection:
@@ -54,6 +56,7 @@ class FakeEstimator:
 
     provides = frozenset({"age", "gender"})
     crop = SquareCrop(margin=0.0, side=16)
+    max_batch = 8
 
     def __init__(self) -> None:
         self.calls = 0

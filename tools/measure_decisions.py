@@ -20,9 +20,6 @@ import numpy as np
 from fit_calibration import CHIP_BORDER, distance_from
 from measure_detection import read_boxes
 
-from dulian.analyzer import RETRY_TURNS
-from dulian.analyzer import _best_confidence as best_confidence
-from dulian.analyzer import _clearly_better as clearly_better
 from dulian.api import load_analyzer
 from dulian.calibration import BUCKETS, expectation
 from dulian.convert import repair_ssd_prototxt
@@ -38,6 +35,8 @@ from dulian.quality import QUALITY_CROP, assess
 from dulian.runtimes import RUNTIMES, Weights, load_runtime
 from dulian.store import ModelStore
 from dulian.store.download import download, find_pip, no_progress
+from dulian.turning import RETRY_TURNS, best_confidence, clearly_better, promising_turns
+from dulian.views import look_sized
 
 STORE = ModelStore()
 
@@ -72,23 +71,44 @@ def turns(folder: Path) -> None:
     order = np.random.default_rng(0).permutation(len(rows))[:400]
     for name, profile in PROFILES.items():
         detector, _ = open_parts(name)
-        views = []  # each picture upright and turned by one to three quarters counter-clockwise
+        views, turned_pictures = [], []  # each picture upright and turned by one to three quarters counter-clockwise
         for index in order:
             image = decode_image((folder / rows[index]["file"]).read_bytes()).image
             turned = [np.ascontiguousarray(np.rot90(image, quarters)) for quarters in range(4)]
             views.append([detector.detect(one, min_confidence=profile.min_confidence).detections for one in turned])
+            turned_pictures.append([look_sized(one) for one in turned])
+        glimpse_side = profile.glance.side if profile.glance else None
+        promising = [[promising_turns(detector, one, glimpse_side) for one in seen] for seen in turned_pictures]
         for sure in (0.7, 0.8, 0.85, 0.9, 0.95):
-            taken = np.array([[turn_taken(seen, stored, sure, profile) for stored in range(4)] for seen in views])
-            looked = np.mean([best_confidence(seen[0]) < sure for seen in views])
-            print(f"{name}, sure from {sure}: all sides looked at {looked:.1%}, turned by mistake", end=" ")
-            print(f"{np.mean(taken[:, 0] != 0):.1%}, righted {np.mean(taken[:, 1:] == [1, 2, 3]):.1%} of turned ones")
+            for rule, allowed in (("all sides", None), ("promising sides", promising)):
+                taken = np.array(
+                    [
+                        [
+                            turn_taken(seen, stored, sure, profile, allowed and allowed[at][stored])
+                            for stored in range(4)
+                        ]
+                        for at, seen in enumerate(views)
+                    ]
+                )
+                looks = np.mean(
+                    [
+                        len(RETRY_TURNS if allowed is None else allowed[at][0])
+                        if best_confidence(seen[0]) < sure
+                        else 0
+                        for at, seen in enumerate(views)
+                    ]
+                )
+                print(f"{name}, sure from {sure}, {rule}: {looks:.2f} more looks, turned by mistake", end=" ")
+                print(
+                    f"{np.mean(taken[:, 0] != 0):.1%}, righted {np.mean(taken[:, 1:] == [1, 2, 3]):.1%} of turned ones"
+                )
 
 
-def turn_taken(seen: list, stored: int, sure: float, profile) -> int:  # type: ignore[no-untyped-def,type-arg]
+def turn_taken(seen: list, stored: int, sure: float, profile, allowed=None) -> int:  # type: ignore[no-untyped-def,type-arg]
     """Clockwise quarters that :class:`dulian.analyzer.Analyzer` turns a picture by that is stored so."""
     best, taken = seen[stored], 0
     if best_confidence(best) < sure:
-        for quarters in (turn // 90 for turn in RETRY_TURNS):
+        for quarters in (turn // 90 for turn in (RETRY_TURNS if allowed is None else allowed)):
             found = seen[(stored - quarters) % 4]
             certain = [face for face in found if face.confidence >= profile.retry_confidence]
             if clearly_better(certain, best):

@@ -36,21 +36,15 @@ from dulian.faces import (
 )
 from dulian.image import Image
 from dulian.messages import REASONS, article_label, hint_message, reason_message
-from dulian.models import AttributeEstimator, DetectionOutcome, Detector
+from dulian.models import AttributeEstimator, Detector
 from dulian.models.side import SideEstimator
 from dulian.quality import MIN_SIZE_PX, QUALITY_CROP, assess
-from dulian.views import Turn, look_sized, scaled, short_side, turned, turned_back, wh_of
+from dulian.turning import TurnRules, look_from_all_sides
+from dulian.views import LARGE_PIXELS, Turn, look_sized, scaled, short_side, turned, turned_back, wh_of
 
 ALL_ATTRIBUTES: frozenset[Attribute] = frozenset(get_args(Attribute))
 MAX_FACES = 50
-# Quarter turns tried, in this order, on a picture in which no sure face was found upright.
-RETRY_TURNS: tuple[Turn, ...] = (90, 270, 180)
-# How much more confident a turned look must be: turns 1 upright picture in 200 by mistake, on development photos.
-TURN_MARGIN = 0.04
-# Below this size a full decode costs less than the risk of doing it twice.
-REDUCED_FROM_PIXELS = 3_000_000
 WARM_UP_SHAPE = (480, 640, 3)
-WARM_UP_BATCHES = (1, 8)
 WARM_UP_FACE = Detection(
     BoundingBox(100, 100, 300, 300), 1.0, Landmarks((150, 170), (250, 170), (200, 210), (160, 250), (240, 250))
 )
@@ -93,8 +87,6 @@ class Confidence:
 
     minimum: float
     doubt: float
-    retry: float
-    sure: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +117,7 @@ class Analyzer:
         *,
         model: ModelInfo,
         confidence: Confidence,
+        turns: TurnRules,
         detail: Detail,
     ) -> None:
         self._detector = detector
@@ -132,23 +125,24 @@ class Analyzer:
         self._calibration = calibration
         self._model = model
         self._confidence = confidence
+        self._turns = turns
         self._detail = detail
 
     def warm_up(self) -> None:
-        """Describe a face that is not there, alone and in a full batch, so that the first picture is not the slowest.
+        """Describe a face that is not there, alone and in full batches, so that the first picture is not the slowest.
 
         Each network is fed blank input through its own preprocessing, with its own mean.
         """
         blank = np.zeros(WARM_UP_SHAPE, np.uint8)
         self._detector.detect(blank, min_confidence=self._confidence.minimum)
         somebody = _Candidate(WARM_UP_FACE, WARM_UP_FACE)
-        for count in WARM_UP_BATCHES:
+        for count in sorted({1, *(estimator.max_batch for estimator in self._estimators)}):
             crops = Crops(blank, (WARM_UP_FACE,) * count)
             self._describe([somebody] * count, crops, wh_of(blank), wh_of(blank), DEFAULT_OPTIONS, False)
 
     def reduction_for(self, image_wh: tuple[int, int], available: Sequence[int]) -> int:
         """By how much a picture of that size may be reduced before it is analysed; 1 when that gains nothing."""
-        if image_wh[0] * image_wh[1] < REDUCED_FROM_PIXELS:
+        if image_wh[0] * image_wh[1] < LARGE_PIXELS:
             return 1
         return max(factor for factor in available if factor == 1 or max(image_wh) >= factor * self._detail.reduced_side)
 
@@ -170,7 +164,7 @@ class Analyzer:
         started = time.perf_counter()
         threshold = self._confidence.minimum if options.min_confidence is None else options.min_confidence
         looked_at = image if to_srgb is None else to_srgb(look_sized(image))
-        view, outcome, turn = self._look(looked_at, threshold)
+        view, outcome, turn = look_from_all_sides(self._detector, looked_at, threshold, self._turns)
         detected = time.perf_counter()
         image_wh = full.wh if full else wh_of(image)
         seen_wh = wh_of(view) if turn in (0, 180) else wh_of(view)[::-1]
@@ -205,25 +199,6 @@ class Analyzer:
                 total=(finished - started) * 1000,
             ),
         )
-
-    def _look(self, image: Image, threshold: float) -> tuple[Image, DetectionOutcome, Turn]:
-        """Find faces upright, else lying on a side or upside down; the picture as it was seen comes along.
-
-        Detectors find sideways faces too, with less confidence and landmarks in the wrong places, so a
-        picture without one sure face is looked at from all sides. Of a large one this is done in a smaller size, so
-        that it is not copied three times.
-        """
-        best: tuple[Image, DetectionOutcome, Turn] = image, self._detector.detect(image, min_confidence=threshold), 0
-        if _best_confidence(best[1].detections) >= self._confidence.sure:
-            return best
-        upright = look_sized(image) if image.shape[0] * image.shape[1] > REDUCED_FROM_PIXELS else image
-        for turn in RETRY_TURNS:
-            view = turned(upright, turn)
-            outcome = self._detector.detect(view, min_confidence=threshold)
-            certain = [found for found in outcome.detections if found.confidence >= self._confidence.retry]
-            if _clearly_better(certain, best[1].detections):
-                best = view, outcome, turn
-        return best
 
     def _in_more_detail(
         self, view: Image, chosen: Sequence[_Candidate], full: FullPicture, turn: Turn
@@ -284,17 +259,6 @@ class _Candidate:
     def assess(self, crop: Image, view_wh: tuple[int, int], incomplete: bool) -> Quality:
         """Judged as seen, but in the size it has in the full picture."""
         return assess(self.seen, crop, view_wh, size_px=round(short_side(self.upright)), incomplete=incomplete)
-
-
-def _best_confidence(detections: Sequence[Detection]) -> float:
-    return max((found.confidence for found in detections), default=0.0)
-
-
-def _clearly_better(turned: Sequence[Detection], so_far: Sequence[Detection]) -> bool:
-    """Whether a turned look found a surer face, and as much to see in all."""
-    if _best_confidence(turned) <= _best_confidence(so_far) + TURN_MARGIN:
-        return False
-    return sum(found.confidence for found in turned) > sum(found.confidence for found in so_far)
 
 
 def _as_seen_in(other: Image, view: Image, candidates: Sequence[_Candidate]) -> tuple[Image, list[_Candidate]]:

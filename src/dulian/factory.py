@@ -33,9 +33,10 @@ from dulian.runtimes import (
     load_runtime,
 )
 from dulian.store import ModelStore
+from dulian.turning import TurnRules
 
 # Raise it when decoding, fitting, cropping or quality change an answer: it is part of the digest.
-PREPROCESSING_VERSION = 4
+PREPROCESSING_VERSION = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +80,11 @@ class AnalyzerFactory:
             estimators,
             self.calibration,
             model=self.model,
-            confidence=Confidence(
-                minimum=profile.min_confidence,
-                doubt=profile.doubt_confidence,
-                retry=profile.retry_confidence,
+            confidence=Confidence(minimum=profile.min_confidence, doubt=profile.doubt_confidence),
+            turns=TurnRules(
                 sure=profile.sure_confidence,
+                retry=profile.retry_confidence,
+                glimpse_side=profile.glance.side if profile.glance else None,
             ),
             detail=Detail(reduced_side=profile.reduced_side, face_px=profile.detail_px),
         )

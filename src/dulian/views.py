@@ -13,13 +13,15 @@ from dulian.image import Image, resize
 Turn = Literal[0, 90, 180, 270]
 """Degrees clockwise."""
 
+# Below this size a full decode costs less than the risk of doing it twice.
+LARGE_PIXELS = 3_000_000
 # The longer side of the picture that a detector sees, at most.
 LOOK_SIDE = 640
 
 
-def look_sized(image: Image) -> Image:
-    """The picture at the size in which detectors look at it at most."""
-    scale = min(1.0, LOOK_SIDE / max(image.shape))
+def look_sized(image: Image, side: int = LOOK_SIDE) -> Image:
+    """The picture at the size in which detectors look at it at most, or with another longer side at most."""
+    scale = min(1.0, side / max(image.shape))
     return resize(image, (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))))
 
 

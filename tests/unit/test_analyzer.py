@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from tests.fakes import CALIBRATION, CONFIDENCE, DETAIL, FakeDetector, FakeEstimator, face_at
+from tests.fakes import CALIBRATION, CONFIDENCE, DETAIL, TURNS, FakeDetector, FakeEstimator, face_at
 
 from dulian.analyzer import AnalyzeOptions, Analyzer, FullPicture
 from dulian.errors import MalformedInputError
@@ -21,6 +21,7 @@ def make_analyzer(detector: Detector, estimator: FakeEstimator | None = None) ->
         CALIBRATION,
         model=ModelInfo("fake", "none", "0"),
         confidence=CONFIDENCE,
+        turns=TURNS,
         detail=DETAIL,
     )
 
@@ -498,3 +499,11 @@ def test_pictures_are_reduced_as_far_as_detection_allows(
     wh: tuple[int, int], available: tuple[int, ...], factor: int
 ) -> None:
     assert make_analyzer(FakeDetector()).reduction_for(wh, available) == factor
+
+
+@pytest.mark.parametrize(("max_batch", "calls"), [(1, 1), (8, 2)])
+def test_networks_are_warmed_with_as_many_faces_as_they_will_see_at_once(max_batch: int, calls: int) -> None:
+    estimator = FakeEstimator()
+    estimator.max_batch = max_batch
+    make_analyzer(FakeDetector(), estimator).warm_up()
+    assert estimator.calls == calls

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
-from tests.fakes import CALIBRATION, CONFIDENCE, DETAIL, FakeDetector, FakeEstimator, face_at
+from tests.fakes import CALIBRATION, CONFIDENCE, DETAIL, TURNS, FakeDetector, FakeEstimator, face_at
 from tests.pictures import exif, save, swapped_profile
 
 from dulian.analyzer import AnalyzeOptions, Analyzer
@@ -36,6 +36,7 @@ class Counting:
             CALIBRATION,
             model=ModelInfo(self._name, "none", "0"),
             confidence=CONFIDENCE,
+            turns=TURNS,
             detail=DETAIL,
         )
 

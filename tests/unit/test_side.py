@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from tests.fakes import CALIBRATION, CONFIDENCE, DETAIL, FakeDetector, FakeEstimator, FakeSession, face_at
+from tests.fakes import CALIBRATION, CONFIDENCE, DETAIL, TURNS, FakeDetector, FakeEstimator, FakeSession, face_at
 
 from dulian.analyzer import AnalyzeOptions, Analyzer
 from dulian.errors import InferenceError
@@ -61,6 +61,7 @@ def make_analyzer(*estimators: AttributeEstimator) -> Analyzer:
         CALIBRATION,
         model=ModelInfo("fake", "none", "0"),
         confidence=CONFIDENCE,
+        turns=TURNS,
         detail=DETAIL,
     )
 

@@ -68,6 +68,11 @@ class AttributeEstimator(Protocol):
         """The crop it wants; estimators with equal specs share crops."""
         ...
 
+    @property
+    def max_batch(self) -> int:
+        """How many crops its network sees at once; more of them take turns."""
+        ...
+
     def estimate(self, crops: Sequence[Image]) -> AttributeScores:
         """Scores for one or more crops of :attr:`crop`'s side."""
         ...

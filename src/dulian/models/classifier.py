@@ -23,6 +23,7 @@ class Classifier:
         self._row = row
         self._session = session
         self.crop: CropSpec = row.crop
+        self.max_batch = row.max_batch
         self.provides = frozenset[Attribute](a for a in row.provides if a != "detection")
 
     def estimate(self, crops: Sequence[Image]) -> AttributeScores:

@@ -17,6 +17,7 @@ class SideEstimator:
         self._estimator = self._thread.submit(make).result()
         self.provides = self._estimator.provides
         self.crop = self._estimator.crop
+        self.max_batch = self._estimator.max_batch
 
     def begin(self, crops: Sequence[Image]) -> Future[AttributeScores]:
         """Start :meth:`estimate` and return at once."""
