@@ -98,6 +98,10 @@ class Access:
         self._spend(key, 1)
         return Caller(key.id, sharing=len(self.keys) > 1)
 
+    def is_open_to(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a request with these headers needs no key, as far as is known without a look at the file."""
+        return self.keys is None and (self._hosts is None or host_allowed(headers, self._hosts))
+
     async def charge(self, caller: Caller | None, count: int = 1) -> None:
         """Take further pictures off the rate of a caller who was admitted: of a batch, or of a stream.
 

@@ -121,6 +121,11 @@ class Admission:
         return (self._pool.queued + self._pool.busy) / self._pool.workers * self.service_s
 
     @property
+    def is_full(self) -> bool:
+        """Whether no job finds a place in the queue now."""
+        return self._pool.queued >= self._limits.max_queued
+
+    @property
     def full_for_s(self) -> float:
         """For how long the queue has been full; it no longer is when half of it is free."""
         self._look_at_queue()
@@ -137,8 +142,8 @@ class Admission:
         if caller is not None and caller.sharing and self._pool.queued_of(caller.key_id) >= self._queue_share:
             self.metrics.count_rejected("share")
             raise RateLimitError("this key's pictures fill its half of the queue", wait_s=wait_s)
-        if self._pool.queued >= self._limits.max_queued:
-            raise self._refusal("queue", "the queue is full", wait_s)
+        if self.is_full:
+            raise self.full_queue()
         self.check_bytes(declared_bytes)
         if wait_s + self.service_s > budget_s and not self._may_probe():
             raise self._refusal(
@@ -156,6 +161,10 @@ class Admission:
         """
         if self.bytes_in_flight + count > self._limits.max_bytes_in_flight:
             raise self._refusal("bytes", "too many bytes are in flight", self.expected_wait_s)
+
+    def full_queue(self) -> OverloadedError:
+        """The refusal of a job that finds no place, which counts as one."""
+        return self._refusal("queue", "the queue is full", self.expected_wait_s)
 
     def _refusal(self, reason: RejectReason, message: str, wait_s: float) -> OverloadedError:
         self.metrics.count_rejected(reason)
@@ -286,11 +295,10 @@ class Admission:
         self.metrics.count_expired("compute" if begun else "queue")
 
     def _look_at_queue(self) -> None:
-        queued = self._pool.queued
-        if queued >= self._limits.max_queued:
+        if self.is_full:
             if self._full_since is None:
                 self._full_since = time.monotonic()
-        elif queued <= self._limits.max_queued // 2:
+        elif self._pool.queued <= self._limits.max_queued // 2:
             self._full_since = None
 
     def _learn(self, took_s: float) -> None:

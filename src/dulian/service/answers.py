@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 from starlette.responses import Response
@@ -17,6 +18,11 @@ JPEG_TYPE = "image/jpeg"
 # Who calls these knows the services of the articles, which put a text under "error" and nothing else.
 PICTURES = "/images/"
 _TEXT_ERRORS = ("/predict", "/api/analyze", "/analyze")
+
+
+def make_request_id() -> str:
+    """The id of a request that brought none. It is no secret, so it need not cost a call of the system."""
+    return f"{random.getrandbits(128):032x}"
 
 
 def to_json(data: Any) -> bytes:

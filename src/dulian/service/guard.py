@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import Enum
 from typing import ClassVar
@@ -31,6 +31,9 @@ def _bare(status: bytes, *headers: bytes) -> bytes:
     return b"\r\n".join((b"HTTP/1.1 " + status, *headers, b"connection: close", b"content-length: 0", b"", b""))
 
 
+Headers = Sequence[tuple[bytes, bytes]]
+
+_TURNED_AWAY = b"HTTP/1.1 503 Service Unavailable"
 _BAD_REQUEST = _bare(b"400 Bad Request")
 _HEAD_TOO_SLOW = _bare(b"408 Request Timeout")
 _HEAD_TOO_LARGE = _bare(b"431 Request Header Fields Too Large")
@@ -96,6 +99,7 @@ class GuardedProtocol(HttpToolsProtocol):
     limits: ClassVar[GuardLimits] = GuardLimits()
 
     _phase = _Phase.BETWEEN
+    _skipping = False  # the body of a request that was turned away
     _deaf = False  # refused or handed over: whatever else arrives is not for us
     _handed_over = False
     _last_call = False
@@ -106,6 +110,12 @@ class GuardedProtocol(HttpToolsProtocol):
     @staticmethod
     def refused(status: int) -> object:
         """Hears the status of every refusal that is written."""
+
+    @staticmethod
+    def turned_away(method: bytes, target: bytes, headers: Headers) -> bytes | None:
+        """Headers and body of a 503 for a request that the application need not hear of; None if it has to."""
+        del method, target, headers
+        return None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -145,7 +155,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._refuse(_HEAD_TOO_LARGE)
         if self._handed_over:
             self._hand_on(data[start:])
-        elif self._phase is not _Phase.BODY and not self._is_answering():
+        elif self._phase is not _Phase.BODY and self._unresolved_bytes and not self._is_answering():
             self._start_head_timer()
 
     def _feed(self, piece: bytes) -> int:
@@ -238,6 +248,8 @@ class GuardedProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= self.limits.pipelined:
             self._close_after_the_answer()
             raise HttpParserError("too many pipelined requests")
+        if self._is_turned_away():
+            return
         super().on_headers_complete()
         if self._last_call:
             self.cycle.keep_alive = False
@@ -247,13 +259,21 @@ class GuardedProtocol(HttpToolsProtocol):
         self._stop_head_timer()
 
     def on_body(self, body: bytes) -> None:
-        super().on_body(body)
+        if not self._skipping:
+            super().on_body(body)
         self._unresolved_bytes = 0
 
     def on_message_complete(self) -> None:
         if self._is_upgrade_to_ignore():
             return
-        super().on_message_complete()
+        if self._skipping:
+            self._skipping = False
+            self._stop_head_timer()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        else:
+            super().on_message_complete()
         self._phase = _Phase.BETWEEN
         self._unresolved_bytes = 0
 
@@ -265,6 +285,22 @@ class GuardedProtocol(HttpToolsProtocol):
         # or the rest of a body which the application did not want. A stray line break is neither.
         if self._phase is not _Phase.BETWEEN and not self._is_answering():
             self._start_head_timer()
+
+    def _is_turned_away(self) -> bool:
+        """Answer at once if that is all there is to a request; its body is passed over, in the time that a head has."""
+        if self._last_call or self.pipeline or self._is_answering() or not self.parser.should_keep_alive():
+            return False
+        refusal = self.turned_away(self.parser.get_method(), self.url, self.headers)
+        if refusal is None:
+            return False
+        lines = (_TURNED_AWAY, *(name + b": " + value for name, value in self.server_state.default_headers), refusal)
+        self.transport.write(b"\r\n".join(lines))
+        self._skipping = True
+        self._phase = _Phase.BODY
+        self._unresolved_bytes = 0
+        self._stop_head_timer()
+        self._start_head_timer()
+        return True
 
     def _has_too_many_headers(self) -> bool:
         # Asked once a piece and once a head, not in on_header: the client cannot tell, and every request is quicker.
@@ -285,7 +321,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _end_of_patience(self) -> None:
         self._head_timer = None
-        if self._phase is _Phase.HEAD or self.cycle is None:
+        if self._phase is _Phase.HEAD or (not self._skipping and self.cycle is None):
             self._refuse(_HEAD_TOO_SLOW)
         else:  # nothing was asked since the last answer, so a client would take a 408 for the next one
             self.transport.close()
@@ -312,11 +348,19 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 def guarded_protocol(
-    limits: GuardLimits, *, refused: Callable[[int], object] = GuardedProtocol.refused
+    limits: GuardLimits,
+    *,
+    refused: Callable[[int], object] = GuardedProtocol.refused,
+    turned_away: Callable[[bytes, bytes, Headers], bytes | None] = GuardedProtocol.turned_away,
 ) -> type[HttpToolsProtocol]:
     """The protocol class for ``uvicorn.Config(http=...)``: uvicorn takes a class, hence limits live on one.
 
-    ``refused`` hears the status of every refusal that is written.
+    ``refused`` hears the status of every refusal that is written here; ``turned_away`` decides about every head.
     """
-    members = {"limits": limits, "refused": staticmethod(refused), "__doc__": GuardedProtocol.__doc__}
+    members = {
+        "limits": limits,
+        "refused": staticmethod(refused),
+        "turned_away": staticmethod(turned_away),
+        "__doc__": GuardedProtocol.__doc__,
+    }
     return type(GuardedProtocol.__name__, (GuardedProtocol,), members)

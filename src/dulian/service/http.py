@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
 from functools import cache
 from typing import Any
 
@@ -23,7 +22,7 @@ from dulian.models.rows import ModelRow
 from dulian.service import openapi, schema, stream
 from dulian.service.access import Gate
 from dulian.service.analysis import AnalyzeEndpoint
-from dulian.service.answers import PICTURES, error_answer, error_shape, json_answer
+from dulian.service.answers import PICTURES, error_answer, error_shape, json_answer, make_request_id
 from dulian.service.articles import ARTICLES, ArticleEndpoint, picture_endpoint
 from dulian.service.batch import BatchEndpoint
 from dulian.service.docs_page import add_docs
@@ -133,7 +132,7 @@ def _request_id(scope: Scope) -> str:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             kept: str = value.decode("ascii")
             return kept
-    return secrets.token_hex(16)
+    return make_request_id()
 
 
 # ── errors that reach the framework ──────────────────────────────────────────────────────────────

@@ -38,6 +38,7 @@ from dulian.service.networks import Networks
 from dulian.service.start import Share
 from dulian.service.state import Service
 from dulian.service.traffic import Traffic
+from dulian.service.turned_away import FullHouse
 from dulian.service.turns import BACKLOG, SharedListener
 from dulian.service.watchdog import Watchdog
 from dulian.service.websocket import GuardedWebSocket, guarded_websocket
@@ -184,7 +185,9 @@ class DrainingServer(uvicorn.Server):
     ) -> None:
         config = uvicorn.Config(
             app,
-            http=guarded_protocol(service.guard_limits, refused=service.metrics.count_refusal),
+            http=guarded_protocol(
+                service.guard_limits, refused=service.metrics.count_refusal, turned_away=FullHouse(service)
+            ),
             ws=guarded_websocket(unread_s=service.limits.stream_idle_s),
             ws_max_size=service.limits.max_frame_bytes,
             ws_per_message_deflate=False,
