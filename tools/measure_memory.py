@@ -1,8 +1,8 @@
 """Peak resident memory of a profile at work, by python tools/measure_memory.py PROFILE ARENAS FOLDER ….
 
-Two threads go through each folder of photos for three seconds, as the service's do; ARENAS is the number of pools that
-glibc may keep, which also give back late what is freed (0 for its own choices). What a row's ``max_batch`` costs is
-seen by changing it.
+Two threads go through each folder of photos for three seconds, as the service's do; ARENAS is the number of pools
+that glibc may keep, which also give back late what is freed (0 for its own choices; before decision 37 they gave it
+back at once). What a row's ``max_batch`` costs is seen by changing it.
 """
 
 from __future__ import annotations

@@ -81,11 +81,7 @@ class AnalyzerFactory:
             self.calibration,
             model=self.model,
             confidence=Confidence(minimum=profile.min_confidence, doubt=profile.doubt_confidence),
-            turns=TurnRules(
-                sure=profile.sure_confidence,
-                retry=profile.retry_confidence,
-                glimpse_side=profile.glance.side if profile.glance else None,
-            ),
+            turns=TurnRules(sure=profile.sure_confidence, retry=profile.retry_confidence, glance=profile.glance),
             detail=Detail(reduced_side=profile.reduced_side, face_px=profile.detail_px),
         )
 

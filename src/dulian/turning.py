@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from dulian.faces import Detection
 from dulian.image import Image
 from dulian.models import DetectionOutcome, Detector
+from dulian.models.rows import Glance
 from dulian.views import LARGE_PIXELS, Turn, look_sized, turned
 
 # Quarter turns tried, in this order, on a picture in which no sure face was found upright.
@@ -22,20 +23,22 @@ TURN_MARGIN = 0.04
 # photos the same ones are turned as by looking closely from all sides.
 GLIMPSE_CONFIDENCE = 0.3
 GLIMPSE_MARGIN = 0.1
+# From this many times a glimpse's side on, four of them cost less than three looks.
+GLIMPSE_FROM = 1.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnRules:
     """When a picture is turned.
 
-    A face of confidence ``sure`` leaves it as it is; after a turn only faces of ``retry`` and more count.
-    ``glimpse_side`` is the longer side in which one sees whether a turn is worth a closer look; None where that look
-    costs as much.
+    A face of confidence ``sure`` leaves it as it is; after a turn only faces of ``retry`` and more count. With the
+    detector's ``glance`` a look of that size tells whether a turn is worth a closer one; without, all looks cost the
+    same.
     """
 
     sure: float
     retry: float
-    glimpse_side: int | None = None
+    glance: Glance | None = None
 
 
 def look_from_all_sides(
@@ -49,7 +52,7 @@ def look_from_all_sides(
     if best_confidence(best[1].detections) >= rules.sure:
         return best
     upright = look_sized(image) if image.shape[0] * image.shape[1] > LARGE_PIXELS else image
-    for turn in promising_turns(detector, upright, rules.glimpse_side):
+    for turn in promising_turns(detector, upright, rules.glance):
         view = turned(upright, turn)
         outcome = detector.detect(view, min_confidence=threshold)
         certain = [found for found in outcome.detections if found.confidence >= rules.retry]
@@ -58,11 +61,11 @@ def look_from_all_sides(
     return best
 
 
-def promising_turns(detector: Detector, upright: Image, glimpse_side: int | None) -> Sequence[Turn]:
+def promising_turns(detector: Detector, upright: Image, glance: Glance | None) -> Sequence[Turn]:
     """The turns after which a small look shows a face hardly less clearly than before."""
-    if glimpse_side is None or max(upright.shape) <= glimpse_side:
+    if glance is None or max(upright.shape) < GLIMPSE_FROM * glance.side:
         return RETRY_TURNS
-    small = look_sized(upright, glimpse_side)
+    small = look_sized(upright, glance.side)
 
     def glimpse(turn: Turn) -> float:
         least = GLIMPSE_CONFIDENCE - GLIMPSE_MARGIN  # what is less makes no difference

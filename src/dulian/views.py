@@ -13,7 +13,8 @@ from dulian.image import Image, resize
 Turn = Literal[0, 90, 180, 270]
 """Degrees clockwise."""
 
-# Below this size a full decode costs less than the risk of doing it twice.
+# From here on a picture is decoded at a reduced size (below, that costs less than the risk of doing it twice), and not
+# turned in full.
 LARGE_PIXELS = 3_000_000
 # The longer side of the picture that a detector sees, at most.
 LOOK_SIDE = 640

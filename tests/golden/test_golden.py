@@ -10,9 +10,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 from dulian.api import FaceAnalyzer, load_analyzer
+from dulian.geometry import iou
 from dulian.models.catalog import PROFILES
 from dulian.runtimes import RUNTIMES
 from dulian.store import ModelStore
@@ -87,6 +90,28 @@ def test_every_engine_finds_the_same_people(
             assert face["bbox"] == pytest.approx(same["bbox"], abs=0.2), name
             assert face["age"]["value"] == pytest.approx(same["age"]["value"], abs=0.2), name
             assert face["gender"]["value"] == same["gender"]["value"], name
+
+
+@pytest.mark.skipif(int(cv2.__version__.partition(".")[0]) >= 5, reason="OpenCV 5 does not read the Caffe originals")
+def test_classic_answers_as_its_caffe_originals(model_store: ModelStore, pictures: dict[str, bytes]) -> None:
+    model_store.pull(PROFILES["classic"].rows, originals=True)
+    ours, reference = (
+        load_analyzer("classic", engine=engine, model_dir=model_store.write_dir)
+        for engine in ("onnxruntime", "opencv-caffe")
+    )
+    compared = 0
+    for data in pictures.values():
+        found, caffes = ours.analyze(data).faces, reference.analyze(data).faces
+        assert len(found) == len(caffes)
+        for face, other in zip(found, caffes, strict=True):
+            assert face.age is not None
+            assert other.age is not None
+            overlap = iou(*(np.array([list(one.box)], np.float32) for one in (face, other)))[0, 0]
+            assert overlap >= 0.98
+            assert (face.gender and face.gender.value) == (other.gender and other.gender.value)
+            assert face.age.bucket == other.age.bucket
+            compared += 1
+    assert compared >= 5
 
 
 def test_a_mirrored_photo_shows_the_same_people_mirrored(analyzer: FaceAnalyzer, pictures: dict[str, bytes]) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import http.client
 import re
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.service.services import PATIENCE_S, FakeAnalysis, fake_service, wait_
 from tests.service.streams import Running, running
 
 from dulian.keys import KeysFile
+from dulian.service import server
 from dulian.service.access import Access
 from dulian.service.limits import GuardLimits
 from dulian.service.state import Service
@@ -49,9 +51,7 @@ class Full:
 
 
 @contextmanager
-def full_house(
-    monkeypatch: pytest.MonkeyPatch, *, access: Access | None = None, head_seconds: float = 3.0
-) -> Iterator[Full]:
+def full_house(monkeypatch: pytest.MonkeyPatch, *, access: Access | None = None, **seconds: float) -> Iterator[Full]:
     turned_away: list[bytes] = []
     decide = FullHouse.__call__
 
@@ -64,7 +64,7 @@ def full_house(
     monkeypatch.setattr(FullHouse, "__call__", counted)
     analysis = FakeAnalysis()
     with fake_service(analysis, max_queued=1) as service, ThreadPoolExecutor(2) as clients:
-        service.guard_limits = replace(GuardLimits(), head_seconds=head_seconds)
+        service.guard_limits = replace(GuardLimits(), **seconds)
         with running(service) as run:
             analysis.leave.clear()
             full = Full(run, analysis, turned_away)
@@ -169,7 +169,11 @@ def test_requests_in_one_packet_are_answered_in_their_order(monkeypatch: pytest.
         {"headers": {"host": "elsewhere.example"}},
         {"content": iter([b"in ", b"pieces"])},
         {"path": "/v1/batch", "content": None, "files": [("image", b"picture")]},
+        {"headers": {"content-type": "text/plain"}},
+        {"headers": {"x-request-timeout-ms": "abc"}},
+        {"path": "/v1/analyze?nix=1"},
         {"path": "/predict"},
+        {"path": "/predict?nix=1", "content": None, "files": {"image": b"picture"}},
         {"path": "/nowhere"},
     ],
     ids=str,
@@ -191,12 +195,28 @@ def test_with_keys_nobody_is_told_anything_without_one(tmp_path: Path, monkeypat
 
 
 def test_a_body_that_does_not_come_ends_the_connection_without_another_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    with full_house(monkeypatch, head_seconds=0.3) as full, full.connect() as client:
+    with full_house(monkeypatch, skipped_seconds=0.3) as full, full.connect() as client:
         client.sendall(b"POST /v1/analyze HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nabc")
         received = b""
         while piece := client.recv(65536):
             received += piece
         assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"503"]
+
+
+def test_who_sends_slowly_hears_the_refusal_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    with full_house(monkeypatch, head_seconds=0.2) as full:
+        for heard in (b"", b"X-Request-Id: mine\r\n"):
+            with full.connect() as client:
+                head = b"POST /v1/analyze HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n" + heard + b"\r\n"
+                client.sendall(head + b"x" * 500)
+                time.sleep(0.6)
+                client.sendall(b"x" * 500 + b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+                received = b""
+                while not received.endswith(b'{"alive":true}'):
+                    piece = client.recv(65536)
+                    assert piece, received
+                    received += piece
+                assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"503", b"200"]
 
 
 def test_who_only_rests_after_a_refusal_hears_no_408(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,3 +231,44 @@ def test_who_only_rests_after_a_refusal_hears_no_408(monkeypatch: pytest.MonkeyP
         client.settimeout(PATIENCE_S)
         client.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert client.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_who_asks_too_much_at_once_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = GuardLimits().pipelined
+    with full_house(monkeypatch) as full, full.connect() as client:
+        client.sendall(b"POST /v1/analyze HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n" * 3 * most)
+        received = b""
+        with suppress(ConnectionError):
+            while piece := client.recv(65536):
+                received += piece
+        assert received.count(b"HTTP/1.1 503") <= most
+        assert len(full.turned_away) <= most + 1
+
+
+def test_an_answer_after_a_refusal_in_the_same_packet_is_not_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "KEEP_ALIVE_S", 0.2)
+    refusal = b"content-length: 0\r\n\r\n"
+    monkeypatch.setattr(
+        FullHouse, "__call__", lambda self, method, target, headers: refusal if b"?" in target else None
+    )
+    refused = b"POST /v1/analyze?no HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1\r\n\r\nx"
+    heard = b"POST /v1/analyze HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1\r\n\r\nx"
+    with fake_service(FakeAnalysis(seconds=0.6)) as service, running(service) as run:
+        host, _, port = run.host.rpartition(":")
+        for packet in (refused + heard, refused + refused + heard):
+            with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as client:
+                client.sendall(packet)
+                received = b""
+                while b"HTTP/1.1 200" not in received:
+                    piece = client.recv(65536)
+                    assert piece, received
+                    received += piece
+        with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as client:
+            client.sendall(refused + refused)
+            assert client.recv(65536)
+            client.sendall(heard)
+            received = b""
+            while b"HTTP/1.1 200" not in received:
+                piece = client.recv(65536)
+                assert piece, received
+                received += piece

@@ -6,11 +6,13 @@ import pytest
 from dulian.faces import BoundingBox, Detection
 from dulian.image import Image
 from dulian.models import DetectionOutcome
+from dulian.models.rows import Glance
 from dulian.turning import RETRY_TURNS, TurnRules, look_from_all_sides, promising_turns
 from dulian.views import Turn
 
 SIDE = 320
-RULES = TurnRules(sure=0.9, retry=0.85, glimpse_side=SIDE)
+GLANCE = Glance(side=SIDE, from_side=512, face_px=48, sure_confidence=0.85, trace_confidence=0.15)
+RULES = TurnRules(sure=0.9, retry=0.85, glance=GLANCE)
 
 
 class Seeing:
@@ -62,10 +64,10 @@ def test_where_nobody_is_glimpsed_nothing_is_looked_at_again() -> None:
     assert (turn, outcome.detections, detector.closer_looks) == (0, (), [0])
 
 
-@pytest.mark.parametrize(("side", "wh"), [(None, (640, 480)), (SIDE, (320, 240))])
-def test_where_a_glimpse_costs_as_much_there_is_none(side: int | None, wh: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("glance", "wh"), [(None, (640, 480)), (GLANCE, (399, 240))])
+def test_where_a_glimpse_costs_as_much_there_is_none(glance: Glance | None, wh: tuple[int, int]) -> None:
     detector = Seeing({}, {})
-    assert promising_turns(detector, picture(*wh), side) == RETRY_TURNS
+    assert promising_turns(detector, picture(*wh), glance) == RETRY_TURNS
     assert not detector.looks
 
 

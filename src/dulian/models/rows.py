@@ -153,14 +153,14 @@ class Glance:
 class Profile:
     """A detector and the estimators that work on its faces.
 
-    ``detection_side`` is the longer side, in pixels, of the picture the detector sees (None: its
-    fixed input), ``glance`` when less is enough. ``min_confidence`` is the default threshold. A picture
-    whose best face stays below ``sure_confidence`` is also looked at lying on its sides and upside down;
-    faces found only then need ``retry_confidence``, because three more looks find three times as many
-    ghosts. A face below ``doubt_confidence`` is published with the reason ``low_confidence``. A large JPEG
-    is first decoded at
-    a reduced size of at least ``reduced_side`` along its longer side; if a face then has fewer than
-    ``detail_px`` along its shorter side, the picture is decoded once more for the crops, as large as that takes.
+    ``detection_side`` is the longer side, in pixels, of the picture the detector sees (None: its fixed input),
+    ``glance`` when less is enough. ``min_confidence`` is the default threshold. A picture whose best face stays
+    below ``sure_confidence`` is also looked at lying on its sides and upside down, with a ``glance`` only where a
+    look of its size is promising; faces found only then need ``retry_confidence``, because three more looks find
+    three times as many ghosts. A face below ``doubt_confidence`` is published with the reason ``low_confidence``. A
+    large JPEG is first decoded at a reduced size of at least ``reduced_side`` along its longer side; if a face then
+    has fewer than ``detail_px`` along its shorter side, the picture is decoded once more for the crops, as large as
+    that takes.
     ``process_bytes`` is what a serving process of two threads takes at most: its measured peak with pictures up to
     40 megapixels, and what the limits let it keep besides.
     """

@@ -100,6 +100,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     _phase = _Phase.BETWEEN
     _skipping = False  # the body of a request that was turned away
+    _turned_away = 0  # of what has just been received
     _deaf = False  # refused or handed over: whatever else arrives is not for us
     _handed_over = False
     _last_call = False
@@ -146,6 +147,7 @@ class GuardedProtocol(HttpToolsProtocol):
         # missed, and a chunk that holds it may be of any size. So the parser gets no more than the budget at a time.
         # Bodies take the same path, because chunk extensions and trailers are buffered just as heads are.
         self._unset_keepalive_if_required()
+        self._turned_away = 0
         start = 0
         while start < len(data) and not self._deaf:
             piece = data[start : start + self.limits.head_bytes - self._unresolved_bytes]
@@ -236,6 +238,7 @@ class GuardedProtocol(HttpToolsProtocol):
     # ── what the parser has found ────────────────────────────────────────────────────────────────
 
     def on_message_begin(self) -> None:
+        self._unset_keepalive_if_required()  # one that was turned away, and came in the same packet, has set it
         super().on_message_begin()
         self._phase = _Phase.HEAD
 
@@ -269,6 +272,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._skipping:
             self._skipping = False
             self._stop_head_timer()
+            self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
@@ -284,22 +288,27 @@ class GuardedProtocol(HttpToolsProtocol):
         # What began to arrive while the answer was under way has had no timer until now: part of the next head,
         # or the rest of a body which the application did not want. A stray line break is neither.
         if self._phase is not _Phase.BETWEEN and not self._is_answering():
-            self._start_head_timer()
+            self._start_head_timer(self.limits.skipped_seconds if self._phase is _Phase.BODY else None)
 
     def _is_turned_away(self) -> bool:
         """Answer at once if that is all there is to a request; its body is passed over, in the time that a head has."""
-        if self._last_call or self.pipeline or self._is_answering() or not self.parser.should_keep_alive():
-            return False
+        if self._last_call or self._is_answering() or self.flow.write_paused or not self.parser.should_keep_alive():
+            return False  # whoever does not read answers gets no more of them so cheaply
         refusal = self.turned_away(self.parser.get_method(), self.url, self.headers)
         if refusal is None:
             return False
+        if self._turned_away >= self.limits.pipelined:
+            self._deaf = True
+            self.transport.close()
+            raise HttpParserError("too many pipelined requests")
+        self._turned_away += 1
         lines = (_TURNED_AWAY, *(name + b": " + value for name, value in self.server_state.default_headers), refusal)
         self.transport.write(b"\r\n".join(lines))
         self._skipping = True
         self._phase = _Phase.BODY
         self._unresolved_bytes = 0
         self._stop_head_timer()
-        self._start_head_timer()
+        self._start_head_timer(self.limits.skipped_seconds)
         return True
 
     def _has_too_many_headers(self) -> bool:
@@ -309,10 +318,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _start_head_timer(self) -> None:
-        """Give the head its time, once: bytes that arrive do not extend it."""
+    def _start_head_timer(self, seconds: float | None = None) -> None:
+        """Give the head its time, or what is passed over another, once: bytes that arrive do not extend it."""
         if self._head_timer is None and not self._deaf and not self.transport.is_closing():
-            self._head_timer = self.loop.call_later(self.limits.head_seconds, self._end_of_patience)
+            self._head_timer = self.loop.call_later(seconds or self.limits.head_seconds, self._end_of_patience)
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:

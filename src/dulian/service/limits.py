@@ -40,13 +40,16 @@ class ServiceLimits:
 class GuardLimits:
     """How many connections one process keeps, and how big, how slow and how far ahead of its answers a head may be.
 
-    A client that has taken less than ``answer_bytes`` of a waiting answer in ``answer_seconds`` is cut off.
+    The rest of a body that nobody wants is passed over for ``skipped_seconds``, so that a client that sends first and
+    reads later hears its answer. A client that has taken less than ``answer_bytes`` of a waiting answer in
+    ``answer_seconds`` is cut off.
     """
 
     connections: int = 512
     head_bytes: int = 32 * 1024
     headers: int = 100
     head_seconds: float = 3.0
+    skipped_seconds: float = 10.0
     pipelined: int = 16  # waiting behind the one being answered: unbounded, one packet held 15 MB
     answer_seconds: float = 30.0
     answer_bytes: int = 64 * 1024
@@ -73,6 +76,7 @@ def guard_limits(settings: Settings) -> GuardLimits:
         head_bytes=settings.max_head_kb << 10,
         headers=settings.max_headers,
         head_seconds=settings.head_timeout_s,
+        skipped_seconds=settings.body_timeout_s,
     )
 
 

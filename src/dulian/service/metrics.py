@@ -38,7 +38,7 @@ TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OTHER = "other"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-RejectReason = Literal["queue", "share", "rate", "bytes", "deadline", "connections"]
+RejectReason = Literal["queue", "share", "rate", "bytes", "deadline", "connections", "streams", "draining"]
 Where = Literal["queue", "compute"]
 Stage = Literal["read", "decode", "detect", "attributes", "draw", "encode"]
 Tier = Literal["memory", "redis"]

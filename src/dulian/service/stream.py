@@ -99,9 +99,9 @@ class StreamEndpoint:
             return
         caller: Caller | None = state["caller"]
         stream = Stream(service, receive, send, request_id=state["request_id"], caller=caller)
-        owner = caller.key_id if caller else ""
         service.streams += 1
-        self._open_of[owner] += 1
+        if caller is not None:
+            self._open_of[caller.key_id] += 1
         try:
             await stream.accept(SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None)
             await stream.run()
@@ -109,8 +109,9 @@ class StreamEndpoint:
             return
         finally:
             service.streams -= 1
-            self._open_of[owner] -= 1
-            self._open_of += Counter()  # who has none left is forgotten
+            if caller is not None:
+                self._open_of.subtract([caller.key_id])
+                self._open_of += Counter()  # who has none left is forgotten
 
     def _check(self, scope: Scope, caller: Caller | None) -> None:
         service = self._service
@@ -119,11 +120,14 @@ class StreamEndpoint:
         if scope["query_string"]:
             raise MalformedInputError("options come in a message before a frame, not in the query")
         if service.draining or service.retiring:
+            service.metrics.count_rejected("draining")
             raise DrainingError("the service is about to end")
         if service.streams >= service.limits.max_streams:
+            service.metrics.count_rejected("streams")
             raise OverloadedError(f"{service.streams} streams are open already")
         share = max(1, service.limits.max_streams // 2)
         if caller is not None and caller.sharing and self._open_of[caller.key_id] >= share:
+            service.metrics.count_rejected("share")
             raise RateLimitError(f"this key has its half of the streams open, {share}")
 
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from dulian.errors import InputError
 from dulian.service.admission import retry_after_s
 from dulian.service.analysis import AnalyzeEndpoint
 from dulian.service.answers import error_answer, make_request_id
 from dulian.service.articles import ARTICLES
+from dulian.service.envelope import find_envelope
 from dulian.service.guard import Headers
+from dulian.service.query import read_request
 from dulian.service.security import security_headers
 from dulian.service.state import Service
 from dulian.service.status import UNAVAILABLE
@@ -35,8 +38,9 @@ class FullHouse:
         service = self._service
         if not service.admission.is_full or not self._decides():
             return None
-        path = self._paths.get(target.partition(b"?")[0])
-        if path is None or method != b"POST" or not self._is_usual(path, dict(headers)):
+        place, _, query = target.partition(b"?")
+        path = self._paths.get(place)
+        if path is None or method != b"POST" or not self._is_usual(path, query, dict(headers)):
             return None
         service.traffic.count_request()
         service.metrics.count_answer(path, "POST", UNAVAILABLE, 0.0)
@@ -50,9 +54,16 @@ class FullHouse:
         service = self._service
         return service.results is None and not service.draining and not service.retiring
 
-    def _is_usual(self, path: str, headers: dict[bytes, bytes]) -> bool:
-        if path != AnalyzeEndpoint.path and not headers.get(b"content-type", b"").startswith(b"multipart/form-data"):
-            return False  # the articles' routes take nothing else
+    def _is_usual(self, path: str, query: bytes, headers: dict[bytes, bytes]) -> bool:
+        """Whether the application would ask for a place in the queue before it finds anything wrong."""
+        kind = headers.get(b"content-type", b"").decode("latin-1")
+        if path != AnalyzeEndpoint.path and (query or not kind.startswith("multipart/form-data")):
+            return False
+        try:
+            read_request(query, headers, deadline_s=self._service.limits.deadline_s)
+            find_envelope(kind)
+        except InputError:
+            return False
         length = headers.get(b"content-length", b"")
         if not length.isdigit() or int(length) > self._service.limits.max_body_bytes:
             return False

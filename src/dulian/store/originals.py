@@ -6,10 +6,11 @@ Nothing here reads or writes a disk.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from dulian.errors import ConversionError, WeightsError
 from dulian.models import catalog
-from dulian.models.rows import ModelRow, WeightsFile
+from dulian.models.rows import ModelRow, Recipe, WeightsFile
 from dulian.store.files import sha256_hex
 
 MAX_WEIGHTS_BYTES = 256 << 20
@@ -93,12 +94,12 @@ def converted(row: ModelRow, originals: tuple[bytes, ...]) -> bytes:
     """
     from dulian.convert import convert_caffe, flush_subnormals, make_yunet_symbolic
 
-    if row.recipe == "caffe":
-        prototxt, caffemodel = originals
-        data = convert_caffe(prototxt, caffemodel, convolution="winograd")
-    else:
-        (original,) = originals
-        data = make_yunet_symbolic(original) if row.recipe == "yunet_symbolic" else flush_subnormals(original)
+    recipes: dict[Recipe | None, Callable[..., bytes]] = {
+        "caffe": partial(convert_caffe, convolution="winograd"),
+        "yunet_symbolic": make_yunet_symbolic,
+        "flush_subnormals": flush_subnormals,
+    }
+    data = recipes[row.recipe](*originals)
     found = sha256_hex(data)
     if found != row.weights.sha256:
         raise WeightsError(
