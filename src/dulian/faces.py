@@ -7,7 +7,7 @@ How these values are spelled in JSON is :mod:`dulian.serialize`'s business alone
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Point = tuple[float, float]
@@ -169,12 +169,16 @@ class Hint:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Milliseconds spent on one picture; ``decode`` is 0 when an array came in."""
+    """Milliseconds spent on one picture; ``decode`` is 0 when an array came in.
+
+    ``sniff``, the judging of the file by its header, is part of ``decode``; it is not on the wire.
+    """
 
     decode: float = 0.0
     detect: float = 0.0
     attributes: float = 0.0
     total: float = 0.0
+    sniff: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

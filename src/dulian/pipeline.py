@@ -52,6 +52,7 @@ class Pipeline:
     def _analyze(self, data: bytes, options: AnalyzeOptions, alone: bool) -> tuple[AnalysisResult, Callable[[], Image]]:
         started = time.perf_counter()
         picture = open_picture(data, limits=self._limits)
+        sniff_ms = (time.perf_counter() - started) * 1000
         analyzer = self.analyzer(alone)
         decoded = picture.decode(analyzer.reduction_for(picture.wh, picture.reductions), own_colours=True)
         decode_ms = (time.perf_counter() - started) * 1000
@@ -66,7 +67,7 @@ class Pipeline:
         complete = full is None and decoded.to_srgb is None
         load = cache(lambda: decoded.image if complete else picture.decode().image)
         timings = result.timings_ms
-        timings = replace(timings, decode=timings.decode + decode_ms, total=timings.total + decode_ms)
+        timings = replace(timings, decode=timings.decode + decode_ms, total=timings.total + decode_ms, sniff=sniff_ms)
         return replace(result, timings_ms=timings), load
 
     def analyze_image(

@@ -340,7 +340,7 @@ def test_draining_shows() -> None:
 
 
 def seen(faces: int, skipped: int = 0) -> Any:
-    timings = SimpleNamespace(decode=10.0, detect=20.0, attributes=40.0)
+    timings = SimpleNamespace(sniff=5.0, decode=10.0, detect=20.0, attributes=40.0)
     return lambda data, options: (SimpleNamespace(faces=range(faces), skipped=skipped, timings_ms=timings), None)
 
 
@@ -365,7 +365,8 @@ def test_faces_stages_and_batches(profile: str, faces: int, attributes: Any, bat
     assert found["dulian_batch_size_count"][()] == len(batches)
     assert found["dulian_batch_size_sum"][()] == sum(batches)
     estimated = {("attributes",): 0.04} if batches else {}
-    assert nonzero(found["dulian_stage_duration_seconds_sum"]) == {("decode",): 0.01, ("detect",): 0.02, **estimated}
+    always = {("sniff",): 0.005, ("decode",): 0.01, ("detect",): 0.02}
+    assert nonzero(found["dulian_stage_duration_seconds_sum"]) == {**always, **estimated}
     assert len(found["dulian_model_info"]) == len(PROFILES[profile].rows)
 
 
@@ -410,9 +411,8 @@ def test_a_real_picture_passes_all_stages(model_store: ModelStore, samples: Path
     assert memory
     assert found["dulian_memory_limit_bytes"][()] == memory // 4
     stages = found["dulian_stage_duration_seconds_count"]
-    assert stages == dict.fromkeys([("decode",), ("detect",), ("attributes",), ("draw",), ("encode",)], 1) | {
-        ("read",): 2
-    }
+    once = ("sniff", "decode", "detect", "attributes", "draw", "encode")
+    assert stages == {("read",): 2, **{(stage,): 1 for stage in once}}
     assert all(found["dulian_stage_duration_seconds_sum"].values())
     assert found["dulian_faces_detected_sum"][()] == 1
     assert found["dulian_images_rejected_total"] == {("png", "image_truncated"): 1}

@@ -40,7 +40,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 RejectReason = Literal["queue", "share", "rate", "bytes", "deadline", "connections", "streams", "draining"]
 Where = Literal["queue", "compute"]
-Stage = Literal["read", "decode", "detect", "attributes", "draw", "encode"]
+Stage = Literal["read", "sniff", "decode", "detect", "attributes", "draw", "encode"]
 Tier = Literal["memory", "redis"]
 CacheResult = Literal["hit", "miss", "shared", "error"]
 
@@ -167,6 +167,7 @@ class Metrics:
         count = len(result.faces)
         timings = result.timings_ms
         self._faces.observe(count + result.skipped)
+        self.stages["sniff"].observe(timings.sniff / 1000)
         self.stages["decode"].observe(timings.decode / 1000)
         self.stages["detect"].observe(timings.detect / 1000)
         if count and options.attributes:
