@@ -1,5 +1,6 @@
-"""What this machine really gives us: cores, memory, instruction sets. Reads /proc and cgroups, nothing else.
+"""What this machine really gives us: cores, memory, instruction sets.
 
+Reads /proc, cgroups and glibc's own variables, nothing else.
 ``os.cpu_count()`` counts the host's cores; in a container that is a lie.
 """
 
@@ -86,14 +87,21 @@ def tune_malloc(arenas: int = 1) -> None:
 
     Each pool holds on to what its threads needed at most. A picture takes a few hundred blocks, so that even one pool
     is hardly ever waited for. Of what is freed 32 MiB are kept: pages that go to the system and come back have to be
-    cleared and mapped again, which can cost as much as a network. Programs may call it, libraries should not.
+    cleared and mapped again, which can cost as much as a network. What glibc's own variables say (``MALLOC_…``) stands.
+    Programs may call it, libraries should not.
     """
-    if sys.platform == "linux":
-        with suppress(AttributeError, OSError):  # musl has no mallopt
-            library = ctypes.CDLL(None)
-            library.mallopt(_M_ARENA_MAX, arenas)
-            library.mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES)
-            library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    if sys.platform != "linux":
+        return
+    wishes = (
+        ("MALLOC_ARENA_MAX", _M_ARENA_MAX, arenas),
+        ("MALLOC_MMAP_THRESHOLD_", _M_MMAP_THRESHOLD, _LARGEST_KEPT_BYTES),
+        ("MALLOC_TRIM_THRESHOLD_", _M_TRIM_THRESHOLD, _KEPT_BYTES),
+    )
+    with suppress(AttributeError, OSError):  # musl has no mallopt
+        library = ctypes.CDLL(None)
+        for variable, option, value in wishes:
+            if variable not in os.environ:
+                library.mallopt(option, value)
 
 
 def instruction_sets() -> tuple[str, ...]:

@@ -96,9 +96,22 @@ def test_only_the_c_library_of_linux_is_asked(
     library = CLibrary()
     monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
     monkeypatch.setattr(sys, "platform", system)
+    for variable in ("MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+        monkeypatch.delenv(variable, raising=False)
     machine.give_back_memory()
     machine.tune_malloc()
     assert library.asked == asked
+
+
+def test_what_glibcs_own_variables_say_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = CLibrary()
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    machine.tune_malloc()
+    assert library.asked == [(-3, 16 * 2**20)]
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
