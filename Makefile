@@ -47,15 +47,16 @@ opencv5: $(VENV)/.dev $(OPENCV5)/.done   ## what touches OpenCV, once more under
 wheel-test: $(VENV)/.dev   ## the built wheel in an empty environment
 	$(BIN)/python -m pytest -m wheel tests/package
 
-serve: $(VENV)/.run   ## the HTTP service on http://127.0.0.1:8080, or another port: make serve PORT=9000
+serve: $(VENV)/.run   ## the HTTP service and its web page on http://127.0.0.1:8080, or another port: make serve PORT=9000
+	@$(BIN)/dulian models pull standard samples
 	@$(BIN)/dulian serve $(if $(PORT),--port $(PORT))
 
 bench: $(VENV)/.dev   ## times of every step; compare with the run before: make bench COMPARE=1
 	$(BIN)/python -m pytest benchmarks -q --benchmark-autosave --benchmark-group-by=func \
 		--benchmark-columns=median,iqr,min,rounds $(if $(COMPARE),--benchmark-compare)
 
-lock:            ## renew the hash-pinned requirements
-	$(BIN)/python tools/lock.py
+lock:            ## renew the hash-pinned requirements; to add to them alone: make lock KEEP=1
+	$(BIN)/python tools/lock.py $(if $(KEEP),--keep)
 
 audit: $(AUDIT)/.done   ## known vulnerabilities of what is pinned; before a release, because it asks a database on the network
 	$(AUDIT)/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements/run.txt

@@ -2,6 +2,8 @@
 
 ``run.txt`` runs dulian and builds it from a checkout, ``dev.txt`` adds what tests need, ``opencv5.txt``
 is the other OpenCV that tests run under, ``release.txt`` looks for known vulnerabilities.
+
+With ``--keep`` what is pinned stays as it is, and only what is new is added.
 """
 
 from __future__ import annotations
@@ -30,8 +32,10 @@ def main() -> None:
 def compile_lock(name: str, requirements: list[str], *, constraint: str | None = None, no_deps: bool = False) -> None:
     target = ROOT / "requirements" / name
     command = [sys.executable, "-m", "uv", "pip", "compile", "-", "--output-file", str(target)]
-    command += ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url", "--upgrade"]
+    command += ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url"]
     command += ["--no-annotate", "--custom-compile-command", "make lock", "--quiet"]
+    if "--keep" not in sys.argv[1:]:
+        command += ["--upgrade"]
     if constraint:
         command += ["--constraint", str(ROOT / "requirements" / constraint)]
     if no_deps:

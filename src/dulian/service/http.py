@@ -32,6 +32,7 @@ from dulian.service.security import allow_origins, security_headers
 from dulian.service.state import Service
 from dulian.service.status import INTERNAL, ROUTING
 from dulian.service.stream import StreamEndpoint
+from dulian.service.webui import add_page
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _CLOSE = (b"connection", b"close")
@@ -60,6 +61,7 @@ def create_app(service: Service, *, metrics: bool = True) -> FastAPI:
     _add_probes(app, service)
     _add_descriptions(app, service)
     add_docs(app)
+    add_page(app, service.samples)
     if metrics:
         _add_metrics(app, service)
     app.add_middleware(Gate, service=service)

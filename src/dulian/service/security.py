@@ -33,8 +33,8 @@ _PAGE_POLICY = "; ".join(
         "form-action 'self'",
     )
 )
+_NOT_KEPT: Header = (b"cache-control", b"no-store")
 _ALWAYS: tuple[Header, ...] = (
-    (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-opener-policy", b"same-origin"),
@@ -42,8 +42,9 @@ _ALWAYS: tuple[Header, ...] = (
     # origins are not kept out by it.
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-API_HEADERS = (*_ALWAYS, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"))
+API_HEADERS = (_NOT_KEPT, *_ALWAYS, (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"))
 PAGE_HEADERS = (
+    _NOT_KEPT,
     *_ALWAYS,
     (b"content-security-policy", _PAGE_POLICY.encode("ascii")),
     (b"permissions-policy", b"camera=(self)"),
@@ -51,11 +52,13 @@ PAGE_HEADERS = (
 
 
 def security_headers(headers: Iterable[Header]) -> tuple[Header, ...]:
-    """What is to be added to an answer that has these headers: a page may do more than data."""
-    for name, value in headers:
-        if name == b"content-type":
-            return PAGE_HEADERS if value.startswith(b"text/html") else API_HEADERS
-    return API_HEADERS
+    """What is to be added to an answer that has these headers: a page may do more than data.
+
+    Nothing is kept by browsers and proxies but what says for itself how it may be: the files of the page.
+    """
+    given = dict(headers)
+    added = PAGE_HEADERS if given.get(b"content-type", b"").startswith(b"text/html") else API_HEADERS
+    return added[1:] if b"cache-control" in given else added
 
 
 # ── whose pages may ask ──────────────────────────────────────────────────────────────────────────

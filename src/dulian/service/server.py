@@ -7,8 +7,9 @@ import math
 import signal
 import socket
 import time
-from collections.abc import Callable
-from types import FrameType
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType, MappingProxyType
 
 import numpy as np
 import uvicorn
@@ -67,6 +68,7 @@ def make_service(
     reopen: Callable[[], AnalyzerFactory] | None = None,
     unload_after_s: float = math.inf,
     cache: ResultCache | None = None,
+    samples: Mapping[str, Path] = MappingProxyType({}),
 ) -> Service:
     """A service over open networks, its threads warm; ``workers`` is the number of those.
 
@@ -98,6 +100,7 @@ def make_service(
         results=None if cache is None else SharedResults(cache, Keys(factory.model), admission),
         limits=chosen,
         image_limits=image_limits,
+        samples=samples,
         guard_limits=guard_limits or GuardLimits(),
         model=factory.model,
         networks=factory.profile.rows,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from dulian.analyzer import AnalyzeOptions
 from dulian.errors import DrainingError, OverloadedError
@@ -40,6 +41,7 @@ class Service:
     guard_limits: GuardLimits = field(default_factory=GuardLimits)
     model: ModelInfo
     networks: tuple[ModelRow, ...] = ()
+    samples: Mapping[str, Path] = field(default_factory=dict)
     language: Language = "en"
     memory_limit_bytes: int | None = None
     share: Share = field(default_factory=Share)

@@ -1,0 +1,119 @@
+// Live mode: the camera's picture, what is seen in it drawn over it, and how fast that goes.
+import { cameraObstacle, explainCamera, listCameras, openCamera } from "./camera.js";
+import { byId, el } from "./dom.js";
+import { drawFaces, subjectsOf } from "./draw.js";
+import { FrameStream } from "./frames.js";
+import { digits, onLanguage, t } from "./texts.js";
+import { labelOf } from "./words.js";
+
+// Numbers and names that change more often cannot be read.
+const WORDS_EVERY_MS = 500;
+const TROUBLE = { busy: "live.busy", closed: "live.closed", locked: "state.locked" };
+
+export class Live {
+  #onKeep;
+  #video = byId("video");
+  #overlay = byId("overlay");
+  #media = null;
+  #frames = null;
+  #result = null;
+  #timer = 0;
+
+  /** `onKeep({file, name})` gets a picture that the user wants to keep. */
+  constructor(onKeep) {
+    this.#onKeep = onKeep;
+    byId("live-stop").addEventListener("click", () => this.stop());
+    byId("live-snap").addEventListener("click", () => this.#keep());
+    byId("live-mirror").addEventListener("change", () => this.#mirror());
+    byId("live-device").addEventListener("change", (event) => this.start(event.target.value));
+    onLanguage(() => this.#frames && this.#tell());
+    new ResizeObserver(() => this.#draw()).observe(this.#video);
+  }
+
+  async start(deviceId = "") {
+    this.stop();
+    byId("live").hidden = false;
+    byId("live-stop").focus();
+    this.#say(cameraObstacle() ?? t("live.start"));
+    if (cameraObstacle()) return;
+    try {
+      this.#media = await openCamera(deviceId);
+    } catch (error) {
+      this.#say(explainCamera(error));
+      return;
+    }
+    this.#video.srcObject = this.#media;
+    await this.#video.play();
+    await this.#offerDevices();
+    this.#mirror();
+    this.#say("");
+    this.#frames = new FrameStream(this.#video);
+    this.#frames.addEventListener("answer", ({ detail }) => this.#show(detail));
+    this.#frames.addEventListener("trouble", ({ detail }) => this.#say(detail ? t(TROUBLE[detail]) : ""));
+    this.#timer = setInterval(() => this.#tell(), WORDS_EVERY_MS);
+  }
+
+  /** The camera off, the connection closed, the room given back. */
+  stop() {
+    clearInterval(this.#timer);
+    this.#frames?.stop();
+    for (const track of this.#media?.getTracks() ?? []) track.stop();
+    this.#video.srcObject = null;
+    this.#frames = this.#media = this.#result = null;
+    if (byId("live").contains(document.activeElement)) byId("camera").focus();
+    byId("live").hidden = true;
+  }
+
+  #say(text) {
+    byId("live-note").textContent = text;
+  }
+
+  async #offerDevices() {
+    const cameras = await listCameras();
+    const current = this.#media.getVideoTracks()[0].getSettings().deviceId;
+    const select = byId("live-device");
+    select.replaceChildren(...cameras.map(({ deviceId, label }) => el("option", { value: deviceId, text: label })));
+    select.value = current;
+    byId("live-devices").hidden = cameras.length < 2;
+  }
+
+  #mirror() {
+    this.#video.classList.toggle("mirrored", byId("live-mirror").checked);
+    this.#draw();
+  }
+
+  #show(result) {
+    this.#result = result;
+    this.#draw();
+  }
+
+  #draw() {
+    const { clientWidth, clientHeight } = this.#video;
+    const ratio = devicePixelRatio || 1;
+    const frame = [Math.round(clientWidth * ratio), Math.round(clientHeight * ratio)];
+    [this.#overlay.width, this.#overlay.height] = frame;
+    if (!this.#result || !frame[0]) return;
+    const mirrored = byId("live-mirror").checked;
+    const scale = frame[0] / this.#result.image.width;
+    const subjects = subjectsOf(this.#result.faces, { scale, frame, unit: ratio, mirrored });
+    drawFaces(this.#overlay.getContext("2d"), subjects, frame);
+  }
+
+  #tell() {
+    const { fps, delay } = this.#frames.pace;
+    byId("live-rate").textContent = t("live.rate", { fps: digits(fps) });
+    byId("live-latency").textContent = delay === null ? "" : t("live.latency", { ms: Math.round(delay) });
+    const faces = this.#result?.faces ?? [];
+    byId("live-faces").replaceChildren(...faces.map((face) => el("li", { class: face.status, text: labelOf(face) })));
+  }
+
+  #keep() {
+    const canvas = document.createElement("canvas");
+    canvas.width = this.#video.videoWidth;
+    canvas.height = this.#video.videoHeight;
+    if (!canvas.width) return;
+    canvas.getContext("2d").drawImage(this.#video, 0, 0);
+    const time = new Date().toTimeString().slice(0, 8).replaceAll(":", "-");
+    canvas.toBlob((file) => this.#onKeep({ file, name: t("live.name", { time }) }), "image/jpeg", 0.92);
+  }
+}

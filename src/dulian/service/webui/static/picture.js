@@ -1,0 +1,208 @@
+// One picture's course from a file to an answer: every state it can be in, and what leads from one to the next.
+import { Unreachable, ask, nextKey, send } from "./api.js";
+import { keepPixels } from "./pixels.js";
+import { decode, shrunk, thumbnail } from "./prepare.js";
+
+/** States that end a course; all others are on their way. */
+export const ENDED = new Set(["done", "empty", "refused", "failed", "cancelled"]);
+
+// How often one upload may break while the server is there, and how often it may be too busy, before we give up.
+const MAX_BROKEN = 3;
+const MAX_BUSY = 10;
+const REFUSALS = new Set([400, 408, 413, 415, 422]);
+const BUSY = new Set([429, 503]);
+const UNAUTHENTICATED = 401;
+const LOOK_AFTER_MS = 300;
+const LOOK_EVERY_MS = 700;
+const AWAY_PAUSES_MS = [500, 1000, 2000, 4000];
+
+let count = 0;
+
+export class Picture extends EventTarget {
+  constructor(file, name) {
+    super();
+    this.id = ++count;
+    this.file = file;
+    this.name = name;
+    this.state = "waiting";
+    this.mustShrink = false;
+    this.thumbnail = null;
+    this.drawnByServer = false;
+    this.#clear();
+  }
+
+  #clear() {
+    this.result = null;
+    this.error = null;
+    this.detail = {};
+    this.sent = null;
+    this.marks = { added: performance.now() };
+    this.controller = new AbortController();
+  }
+
+  get ended() {
+    return ENDED.has(this.state);
+  }
+
+  /** Whether there is a result to show. */
+  get answered() {
+    return this.state === "done" || this.state === "empty";
+  }
+
+  become(state, detail = {}) {
+    this.state = state;
+    this.detail = detail;
+    this.dispatchEvent(new Event("change"));
+  }
+
+  cancel() {
+    if (this.ended) return;
+    this.controller.abort(new DOMException("cancelled", "AbortError"));
+    this.become("cancelled");
+  }
+
+  /** Back to the start, for another try. */
+  reset({ mustShrink = this.mustShrink } = {}) {
+    this.#clear();
+    this.mustShrink = mustShrink;
+    this.become("waiting");
+  }
+
+  /** Go all the way; never throws. `settings` are the page's, `limits` the server's as far as they are known. */
+  async run(settings, limits) {
+    const { signal } = this.controller;
+    try {
+      const parcel = await this.#prepare(settings, limits);
+      if (parcel) await this.#deliver(parcel, signal);
+    } catch (error) {
+      if (signal.aborted) return;
+      this.#end("failed", { code: "internal", message: String(error) });
+    }
+  }
+
+  async #prepare(settings, limits) {
+    this.become("preparing");
+    const bitmap = await decode(this.file);
+    this.drawnByServer = bitmap === null;
+    let blob = null;
+    if (bitmap) {
+      this.thumbnail = thumbnail(bitmap);
+      if (settings.shrink || this.mustShrink) blob = await shrunk(this.file, bitmap);
+      keepPixels(this, bitmap);
+    }
+    blob ??= this.file;
+    if (this.controller.signal.aborted) return null;
+    if (limits && blob.size > limits.body_bytes) {
+      this.#end("refused", { code: "input_too_large", size: blob.size, limit: limits.body_bytes });
+      return null;
+    }
+    this.sent = { bytes: blob.size };
+    return blob;
+  }
+
+  async #deliver(blob, signal) {
+    const tries = { broken: 0, busy: 0 };
+    while (!this.ended) {
+      try {
+        await this.#answer(await this.#send(blob, signal), tries, signal);
+      } catch (error) {
+        if (!(error instanceof Unreachable)) throw error;
+        await this.#outlast(tries, signal);
+      }
+    }
+  }
+
+  async #send(blob, signal) {
+    this.become("uploading", { share: 0 });
+    this.marks.sending = performance.now();
+    const looking = new AbortController();
+    try {
+      return await send(blob, {
+        query: this.drawnByServer ? "annotate=base64" : "",
+        signal,
+        onProgress: (share) => this.state === "uploading" && this.become("uploading", { share }),
+        onSent: () => {
+          this.become("analysing");
+          this.#watchQueue(looking.signal);
+        },
+      });
+    } finally {
+      looking.abort();
+    }
+  }
+
+  /** While the answer takes its time, look whether a queue is the reason. */
+  async #watchQueue(signal) {
+    const pause = (ms) => sleep(ms, signal);
+    try {
+      for (await pause(LOOK_AFTER_MS); !this.ended; await pause(LOOK_EVERY_MS)) {
+        const { body } = await ask("/v1/status", { signal });
+        const length = body?.queue?.length ?? 0;
+        if (signal.aborted) return;
+        this.become(length > 0 ? "queued" : "analysing", { length });
+      }
+    } catch {
+      // Only curiosity: what becomes of the picture is told elsewhere.
+    }
+  }
+
+  async #answer({ status, body, retryAfter }, tries, signal) {
+    this.marks.answered = performance.now();
+    const error = body?.error ?? { code: "internal", message: `status ${status}` };
+    if (status === 200) this.#finish(body);
+    else if (status === UNAUTHENTICATED) await this.#waitForKey(signal);
+    else if (BUSY.has(status) && ++tries.busy <= MAX_BUSY) await this.#waitFor(retryAfter, signal);
+    else this.#end(REFUSALS.has(status) ? "refused" : "failed", error);
+  }
+
+  #finish(result) {
+    this.result = result;
+    Object.assign(this.sent, { width: result.image.width, height: result.image.height });
+    this.become(result.faces.length ? "done" : "empty");
+  }
+
+  #end(state, error) {
+    this.error = error;
+    this.become(state);
+  }
+
+  async #waitForKey(signal) {
+    this.become("locked");
+    await nextKey(signal);
+  }
+
+  async #waitFor(seconds, signal) {
+    for (let left = seconds; left > 0; left--) {
+      this.become("overloaded", { seconds: left });
+      await sleep(1000, signal);
+    }
+  }
+
+  /** The connection broke: wait until the server is there again, and give up if it is there and breaks every time. */
+  async #outlast(tries, signal) {
+    this.become("away");
+    for (let round = 0; ; round++) {
+      try {
+        await ask("/livez", { signal });
+        break;
+      } catch (error) {
+        if (!(error instanceof Unreachable)) throw error;
+        tries.broken = 0;
+        await sleep(AWAY_PAUSES_MS[Math.min(round, AWAY_PAUSES_MS.length - 1)], signal);
+      }
+    }
+    if (++tries.broken >= MAX_BROKEN) this.#end("failed", { code: "broken" });
+  }
+}
+
+function sleep(ms, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    const stop = () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    };
+    if (signal.aborted) stop();
+    else signal.addEventListener("abort", stop, { once: true });
+  });
+}

@@ -1,0 +1,62 @@
+// A row of small bars' worth of history: one value and how it came about, as a line without axes.
+import { el, svg } from "./dom.js";
+
+const WIDTH = 160;
+const HEIGHT = 32;
+
+/** A trend that keeps its last `length` values; `floor` is the least height of the scale. */
+export class Trend {
+  #values = [];
+  #length;
+  #floor;
+  #line = svg("path", { class: "spark-line" });
+  #area = svg("path", { class: "spark-area" });
+  #limit = svg("line", { class: "spark-limit", x1: 0, x2: WIDTH });
+  #name = el("dt");
+  #value = el("dd", { class: "trend-value" });
+  #figure;
+
+  constructor({ length = 60, floor = 1 } = {}) {
+    this.#length = length;
+    this.#floor = floor;
+    const viewBox = `0 0 ${WIDTH} ${HEIGHT}`;
+    const box = { class: "spark", viewBox, preserveAspectRatio: "none", role: "img" };
+    this.#figure = svg("svg", box, this.#area, this.#limit, this.#line);
+    this.element = el("div", { class: "trend" }, this.#name, this.#value, el("dd", { class: "trend-line" }, this.#figure));
+  }
+
+  /** Take in a value (null is a gap), and say it; `limit` is drawn as a line where there is one. */
+  add(value, { limit = null } = {}) {
+    this.#values.push(value);
+    this.#values = this.#values.slice(-this.#length);
+    const known = this.#values.filter((one) => one !== null);
+    const top = Math.max(this.#floor, limit ?? 0, ...known);
+    this.#draw(top);
+    const y = at(limit ?? 0, top);
+    this.#limit.toggleAttribute("hidden", limit === null);
+    this.#limit.setAttribute("y1", y);
+    this.#limit.setAttribute("y2", y);
+    return known;
+  }
+
+  say(name, value, description) {
+    this.#name.textContent = name;
+    this.#value.textContent = value;
+    this.#figure.setAttribute("aria-label", description);
+  }
+
+  #draw(top) {
+    const step = WIDTH / (this.#length - 1);
+    const start = this.#length - this.#values.length;
+    const points = this.#values
+      .map((value, i) => (value === null ? null : `${((start + i) * step).toFixed(1)} ${at(value, top)}`))
+      .filter(Boolean);
+    this.#line.setAttribute("d", points.length ? `M${points.join("L")}` : "");
+    const ends = [points[0], points.at(-1)].map((point) => point?.split(" ")[0]);
+    this.#area.setAttribute("d", points.length ? `M${ends[0]} ${HEIGHT}L${points.join("L")}L${ends[1]} ${HEIGHT}Z` : "");
+  }
+}
+
+function at(value, top) {
+  return (HEIGHT - 2 - (value / top) * (HEIGHT - 4)).toFixed(1);
+}
