@@ -74,7 +74,7 @@ def test_all_but_the_free_paths_need_a_key(file: KeysFile) -> None:
     secret, _ = file.create()
     with asking_for_keys(file) as (service, url), httpx.Client(base_url=url) as client:
         routes = [route for route in create_app(service).routes if getattr(route, "methods", None)]
-        paths = {(method, re.sub(r"\{\w+\}", "x", route.path)) for route in routes for method in route.methods}
+        paths = {(method, re.sub(r"\{[\w:]+\}", "x", route.path)) for route in routes for method in route.methods}
         assert {("POST", "/v1/analyze"), ("POST", "/predict"), ("GET", "/images/x"), ("GET", "/metrics")} <= paths
         unknown = {("GET", "/nowhere"), ("GET", "/v1/analyze/"), ("DELETE", "/v1/analyze"), ("GET", "/livez/")}
         refused = set()
@@ -83,6 +83,7 @@ def test_all_but_the_free_paths_need_a_key(file: KeysFile) -> None:
                 refused.add((method, path))
             assert client.request(method, path, headers={"x-api-key": secret}).status_code != 401
     free = {"/", "/livez", "/readyz", "/openapi.json", "/docs", "/docs/style.css"}
+    free |= {"/static/x", "/static/samples/x"}
     assert (paths | unknown) - refused == {(method, path) for method, path in paths if path in free}
     assert {path for _, path in paths} >= {"/livez", "/readyz", "/openapi.json"}
 

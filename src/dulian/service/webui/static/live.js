@@ -8,10 +8,13 @@ import { labelOf } from "./words.js";
 
 // Numbers and names that change more often cannot be read.
 const WORDS_EVERY_MS = 500;
+// Of the window's height.
+const HEIGHT_VH = 64;
 const TROUBLE = { busy: "live.busy", closed: "live.closed", locked: "state.locked" };
 
 export class Live {
   #onKeep;
+  #onToggle;
   #video = byId("video");
   #overlay = byId("overlay");
   #media = null;
@@ -19,9 +22,10 @@ export class Live {
   #result = null;
   #timer = 0;
 
-  /** `onKeep({file, name})` gets a picture that the user wants to keep. */
-  constructor(onKeep) {
+  /** `onKeep({file, name})` gets a picture that the user wants to keep; `onToggle()` is told of opening and closing. */
+  constructor({ onKeep, onToggle }) {
     this.#onKeep = onKeep;
+    this.#onToggle = onToggle;
     byId("live-stop").addEventListener("click", () => this.stop());
     byId("live-snap").addEventListener("click", () => this.#keep());
     byId("live-mirror").addEventListener("change", () => this.#mirror());
@@ -30,9 +34,14 @@ export class Live {
     new ResizeObserver(() => this.#draw()).observe(this.#video);
   }
 
+  get isOpen() {
+    return !byId("live").hidden;
+  }
+
   async start(deviceId = "") {
     this.stop();
     byId("live").hidden = false;
+    this.#onToggle();
     byId("live-stop").focus();
     this.#say(cameraObstacle() ?? t("live.start"));
     if (cameraObstacle()) return;
@@ -44,6 +53,8 @@ export class Live {
     }
     this.#video.srcObject = this.#media;
     await this.#video.play();
+    const ratio = this.#video.videoWidth / this.#video.videoHeight;
+    this.#video.style.width = `min(100%, ${HEIGHT_VH * ratio}vh)`;
     await this.#offerDevices();
     this.#mirror();
     this.#say("");
@@ -62,6 +73,7 @@ export class Live {
     this.#frames = this.#media = this.#result = null;
     if (byId("live").contains(document.activeElement)) byId("camera").focus();
     byId("live").hidden = true;
+    this.#onToggle();
   }
 
   #say(text) {
@@ -92,6 +104,7 @@ export class Live {
     const ratio = devicePixelRatio || 1;
     const frame = [Math.round(clientWidth * ratio), Math.round(clientHeight * ratio)];
     [this.#overlay.width, this.#overlay.height] = frame;
+    Object.assign(this.#overlay.style, { width: `${clientWidth}px`, height: `${clientHeight}px` });
     if (!this.#result || !frame[0]) return;
     const mirrored = byId("live-mirror").checked;
     const scale = frame[0] / this.#result.image.width;

@@ -19,7 +19,7 @@ const root = document.documentElement;
 const album = new Album();
 const result = new ResultView(album);
 const gallery = new Gallery(byId("pictures-list"), { onChoose: choose, onRetry: (picture) => album.retry(picture) });
-const live = new Live((kept) => album.add([kept]));
+const live = new Live({ onKeep: (kept) => album.add([kept]), onToggle: summarise });
 const server = new ServerDrawer({ onBack: () => album.learnLimits() });
 let profile = null;
 
@@ -60,7 +60,7 @@ album.addEventListener("cleared", () => {
 function summarise() {
   const all = album.pictures.length;
   const done = album.pictures.filter(({ ended }) => ended).length;
-  root.classList.toggle("has-pictures", all > 0);
+  root.classList.toggle("at-work", all > 0 || live.isOpen);
   byId("clear").hidden = all === 0;
   byId("pictures").hidden = all < 2;
   byId("pictures-summary").textContent = t("pictures.summary", { done, all });

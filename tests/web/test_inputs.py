@@ -1,0 +1,319 @@
+"""Every way in, with real photos and real networks behind it."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect
+from tests.web.conftest import find_chromium
+from tests.web.steps import (
+    as_file,
+    cards,
+    choose_files,
+    colour_share,
+    dispatch,
+    states,
+    visit,
+    wait_for_state,
+    wait_for_states,
+)
+
+import dulian
+from dulian.messages import display_label
+
+OK_COLOUR = (108, 224, 196)
+
+
+@pytest.fixture
+def portrait(samples: Path) -> bytes:
+    return (samples / "astronaut.png").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def label(service_url: str, samples: Path) -> str:
+    """What the server says of the sample portrait, in its own words for drawn pictures."""
+    answer = httpx.post(f"{service_url}/v1/analyze", content=(samples / "astronaut.png").read_bytes())
+    return display_label(dulian.AnalysisResult.from_dict(answer.json()).faces[0])
+
+
+def expect_portrait(page: Page, label: str | re.Pattern[str] = re.compile("^Female, ")) -> None:
+    """The sample portrait was found, and is drawn."""
+    wait_for_state(page, "done")
+    expect(page.locator("#faces > li")).to_have_count(1)
+    expect(page.locator(".face-label")).to_have_text(label)
+    page.mouse.move(0, 0)
+    assert 0.002 < colour_share(page.locator("#canvas").screenshot(), OK_COLOUR) < 0.2
+
+
+def test_by_the_file_dialog(page: Page, service_url: str, portrait: bytes, label: str) -> None:
+    visit(page, service_url)
+    with page.expect_file_chooser() as chooser:
+        page.click("#choose")
+    assert chooser.value.is_multiple()
+    chooser.value.set_files({"name": "me.png", "mimeType": "image/png", "buffer": portrait})
+    expect_portrait(page, label)
+    expect(page.locator("#result-name")).to_have_text("me.png")
+
+
+def test_the_same_file_can_be_chosen_again(page: Page, service_url: str, portrait: bytes) -> None:
+    visit(page, service_url)
+    for count in (1, 2):
+        choose_files(page, ("me.png", portrait))
+        expect(cards(page)).to_have_count(count)
+    wait_for_states(page, ["done", "done"])
+
+
+def test_by_dropping_files_anywhere(page: Page, service_url: str, portrait: bytes, label: str) -> None:
+    visit(page, service_url)
+    dispatch(page, [("me.png", portrait)], "dragenter", "dragover")
+    expect(page.locator("#veil")).to_be_visible()
+    dispatch(page, [("me.png", portrait)], "drop")
+    expect(page.locator("#veil")).to_be_hidden()
+    expect_portrait(page, label)
+
+
+def test_a_drag_that_leaves_again_takes_the_veil_along(page: Page, service_url: str, portrait: bytes) -> None:
+    visit(page, service_url)
+    dispatch(page, [("me.png", portrait)], "dragenter", "dragenter", "dragleave")
+    expect(page.locator("#veil")).to_be_visible()
+    dispatch(page, [("me.png", portrait)], "dragleave")
+    expect(page.locator("#veil")).to_be_hidden()
+
+
+def test_by_pasting_from_the_clipboard(page: Page, context: BrowserContext, service_url: str, label: str) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visit(page, service_url)
+    page.evaluate(
+        """async () => {
+          const blob = await (await fetch("/static/samples/astronaut.png")).blob();
+          await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
+        }"""
+    )
+    page.keyboard.press("Control+V")
+    expect_portrait(page, label)
+
+
+def test_a_paste_without_a_picture_says_what_to_do(page: Page, service_url: str) -> None:
+    visit(page, service_url)
+    dispatch(page, [], "paste")
+    expect(page.locator("#intake-note")).to_contain_text("no file")
+    assert cards(page).count() == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "state", "faces"), [(0, "done", 1), (1, "done", 8), (2, "done", 1), (3, "empty", 0)]
+)
+def test_by_a_sample(page: Page, service_url: str, number: int, state: str, faces: int) -> None:
+    visit(page, service_url)
+    page.locator(".sample").nth(number).click()
+    wait_for_state(page, state)
+    expect(page.locator("#faces > li")).to_have_count(faces)
+    if number == 2:
+        expect(page.locator(".face.low_quality .reason")).to_have_text("The face is too dark; add light.")
+        expect(page.locator(".face .badge")).to_have_text("poor picture")
+    if number == 3:
+        expect(page.locator("#hint")).to_contain_text("No face was found")
+
+
+# ── orientation and size ─────────────────────────────────────────────────────────────────────────
+
+
+def sideways(portrait: bytes, side: int = 0) -> bytes:
+    """The portrait as a camera that was held on its side would store it: turned, with a tag that says so."""
+    image = Image.open(io.BytesIO(portrait)).convert("RGB")
+    if side:
+        image = image.resize((side, side))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return as_file(image.rotate(90, expand=True), "JPEG", quality=95, exif=exif)
+
+
+def result_of(page: Page) -> dict[str, Any]:
+    with page.expect_download() as download:
+        page.locator("#downloads button", has_text="JSON").click()
+    result: dict[str, Any] = json.loads(download.value.path().read_text())
+    return result
+
+
+@pytest.mark.parametrize("side", [0, 3000])
+def test_orientation_is_respected_shrunk_or_not(page: Page, service_url: str, portrait: bytes, side: int) -> None:
+    visit(page, service_url)
+    choose_files(page, ("upright.png", portrait))
+    expect_portrait(page)
+    upright = result_of(page)
+    page.click("#clear")
+    choose_files(page, ("held.jpg", sideways(portrait, side)))
+    expect_portrait(page)
+    turned = result_of(page)
+    expected = 2048 if side else 512
+    assert (turned["image"]["width"], turned["image"]["height"]) == (expected, expected)
+    scale = 512 / expected
+    for a, b in zip(upright["faces"][0]["bbox"], turned["faces"][0]["bbox"], strict=True):
+        assert b * scale == pytest.approx(a, abs=6)
+
+
+def test_large_photos_are_shrunk_only_if_one_lets_them(page: Page, service_url: str, portrait: bytes) -> None:
+    large = as_file(Image.open(io.BytesIO(portrait)).convert("RGB").resize((2600, 2600)), "JPEG", quality=95)
+    visit(page, service_url)
+    assert page.locator("#shrink").is_checked()
+    choose_files(page, ("large.jpg", large))
+    wait_for_state(page, "done")
+    expect(page.locator("#facts")).to_contain_text("sent as 2048 × 2048")
+    page.click("#clear")
+    page.uncheck("#shrink")
+    choose_files(page, ("large.jpg", large))
+    wait_for_state(page, "done")
+    expect(page.locator("#facts")).to_contain_text("sent as 2600 × 2600")
+
+
+def test_a_cut_file_is_not_made_whole_by_shrinking(page: Page, service_url: str, portrait: bytes) -> None:
+    large = as_file(Image.open(io.BytesIO(portrait)).convert("RGB").resize((2600, 2600)), "JPEG", quality=95)
+    visit(page, service_url)
+    choose_files(page, ("cut.jpg", large[: len(large) // 2]))
+    wait_for_state(page, "refused")
+    expect(page.locator("#result-reason")).to_contain_text("ends before the picture does")
+
+
+def test_a_kind_that_the_browser_cannot_show_is_drawn_by_the_server(
+    page: Page, service_url: str, portrait: bytes, label: str
+) -> None:
+    visit(page, service_url)
+    tiff = as_file(Image.open(io.BytesIO(portrait)).convert("RGB"), "TIFF")
+    choose_files(page, ("scan.tiff", tiff))
+    expect_portrait(page, label)
+    expect(page.locator("#facts")).to_contain_text("drawn by the server")
+    assert "annotated_image" not in result_of(page)
+
+
+# ── the camera ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def camera_video(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A raw video of the sample portrait, swaying a little, as a camera would see it."""
+    portrait = cv2.imread(str(samples / "astronaut.png"))
+    assert portrait is not None
+    path = tmp_path_factory.mktemp("camera") / "portrait.y4m"
+    with path.open("wb") as file:
+        file.write(b"YUV4MPEG2 W640 H480 F15:1 Ip A1:1 C420jpeg\n")
+        for step in range(30):
+            shift = round(40 * np.sin(step / 30 * 2 * np.pi))
+            frame = np.full((480, 640, 3), 110, np.uint8)
+            frame[:, 64 + shift : 64 + shift + 512] = portrait[:480]
+            file.write(b"FRAME\n" + cv2.cvtColor(frame, cv2.COLOR_BGR2YUV_I420).tobytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def camera_browser(playwright: Playwright, camera_video: Path) -> Iterator[Browser]:
+    fake = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    browser = playwright.chromium.launch(
+        executable_path=find_chromium(), args=[*fake, f"--use-file-for-fake-video-capture={camera_video}"]
+    )
+    yield browser
+    browser.close()
+
+
+class TestCamera:
+    """Live mode: frames by WebSocket, boxes over the video, and the camera off again."""
+
+    @pytest.fixture
+    def browser(self, camera_browser: Browser) -> Browser:
+        return camera_browser
+
+    def test_faces_are_followed_and_the_camera_goes_off(self, page: Page, service_url: str) -> None:
+        visit(page, service_url)
+        page.click("#camera")
+        expect(page.locator("#live-faces > li").first).to_contain_text("Female")
+        expect(page.locator("#live-rate")).to_contain_text("pictures/s")
+        expect(page.locator("#live-latency")).to_contain_text("ms behind")
+        assert colour_share(page.locator(".live-stage").screenshot(), OK_COLOUR) > 0.0005
+        tracks = page.evaluate_handle("document.querySelector('#video').srcObject.getTracks()")
+        page.click("#live-stop")
+        expect(page.locator("#live")).to_be_hidden()
+        assert tracks.evaluate("tracks => tracks.map((track) => track.readyState)") == ["ended"]
+        expect(page.locator("#camera")).to_be_focused()
+
+    def test_boxes_lie_on_the_face_mirrored_or_not(self, page: Page, service_url: str) -> None:
+        """The portrait is left of the middle in the camera's picture, and so right of it in a mirror."""
+        visit(page, service_url)
+        page.click("#camera")
+        expect(page.locator("#live-faces > li").first).to_contain_text("Female")
+        middles = {}
+        for mirrored in (True, False):
+            page.set_checked("#live-mirror", mirrored)
+            page.wait_for_timeout(300)
+            middles[mirrored] = page.evaluate(
+                """() => {
+                  const { width, height } = document.querySelector("#overlay");
+                  const pixels = document.querySelector("#overlay").getContext("2d").getImageData(0, 0, width, height);
+                  let [sum, count] = [0, 0];
+                  for (let i = 3; i < pixels.data.length; i += 4) {
+                    if (pixels.data[i] > 200) { sum += ((i - 3) / 4) % width; count += 1; }
+                  }
+                  return sum / count / width;
+                }"""
+            )
+        assert middles[False] < 0.5 < middles[True]
+
+    def test_a_picture_can_be_kept(self, page: Page, service_url: str) -> None:
+        visit(page, service_url)
+        page.click("#camera")
+        expect(page.locator("#live-faces > li").first).to_contain_text("Female")
+        page.click("#live-snap")
+        wait_for_state(page, "done")
+        expect(page.locator("#result-name")).to_contain_text("camera")
+        expect(page.locator("#facts")).to_contain_text("sent as 640 × 480")
+
+    def test_frames_never_pile_up(self, page: Page, service_url: str) -> None:
+        """At most two frames are on their way, however slow the server is."""
+        page.add_init_script(
+            """const send = WebSocket.prototype.send;
+               window.unanswered = 0; window.most = 0; window.answers = 0;
+               WebSocket.prototype.send = function (data) {
+                 if (data instanceof Blob) window.most = Math.max(window.most, ++window.unanswered);
+                 if (!this.heard) {
+                   this.heard = true;
+                   this.addEventListener("message", ({ data }) => {
+                     const { id, dropped = [] } = JSON.parse(data);
+                     window.unanswered -= dropped.length + (id === undefined ? 0 : 1);
+                     window.answers += 1;
+                   });
+                 }
+                 return send.call(this, data);
+               };"""
+        )
+        visit(page, service_url)
+        page.click("#camera")
+        page.wait_for_function("() => window.answers >= 20")
+        assert page.evaluate("window.most") <= 2
+        page.click("#live-stop")
+
+
+class TestWithoutCamera:
+    def test_it_says_why_there_is_no_camera(self, page: Page, service_url: str) -> None:
+        visit(page, service_url)
+        page.click("#camera")
+        expect(page.locator("#live-note")).to_have_text("There is no camera.")
+        page.click("#live-stop")
+        expect(page.locator("#live")).to_be_hidden()
+
+    def test_it_says_that_it_was_not_allowed(self, page: Page, service_url: str) -> None:
+        page.add_init_script(
+            """navigator.mediaDevices.getUserMedia = () =>
+                 Promise.reject(new DOMException("no", "NotAllowedError"));"""
+        )
+        visit(page, service_url)
+        page.click("#camera")
+        expect(page.locator("#live-note")).to_contain_text("was not allowed")
+        assert states(page) == []
