@@ -81,6 +81,15 @@ def test_browsers_ask_again_and_hear_that_nothing_changed() -> None:
     assert fetch("/static/main.js", **{"If-None-Match": '"other"'}).status_code == 200
 
 
+def test_a_page_that_did_not_change_keeps_its_policy() -> None:
+    """Headers of a 304 take the place of those that the browser kept: without a policy of pages it would stay blank."""
+    first = fetch("/")
+    again = fetch("/", **{"If-None-Match": first.headers["etag"]})
+    assert again.status_code == 304
+    for name in ("content-security-policy", "permissions-policy", "cache-control"):
+        assert again.headers[name] == first.headers[name]
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -24,7 +24,8 @@ def find_chromium() -> str | None:
     return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
-@pytest.fixture(scope="session")
+# While it runs, its loop is the thread's own: not for longer than a module, for tests elsewhere have loops of theirs.
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     if find_chromium() is None:
         pytest.skip(f"no Chromium on this machine (looked for {', '.join(NAMES)}): apt-get install chromium")
@@ -32,7 +33,7 @@ def playwright() -> Iterator[Playwright]:
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     browser = playwright.chromium.launch(executable_path=find_chromium())
     yield browser

@@ -87,5 +87,6 @@ def add_page(app: FastAPI, samples: Mapping[str, Path]) -> None:
 def _answer(request: Request, asset: Asset) -> Response:
     headers = {"etag": asset.tag, "cache-control": _CACHING}
     if asset.tag in request.headers.get("if-none-match", ""):
-        return Response(status_code=304, headers=headers)
+        # With its type, by which the answer gets its policy: browsers put headers of this answer in place of the kept.
+        return Response(status_code=304, media_type=asset.media_type, headers=headers)
     return Response(asset.body, media_type=asset.media_type, headers=headers)

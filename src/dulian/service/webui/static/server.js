@@ -85,14 +85,15 @@ export class ServerDrawer {
   }
 
   #take({ status, body }) {
-    if (status === 200) {
+    const known = status === 200;
+    if (known) {
       this.#latest = body;
       this.#state = body.ready ? "ready" : "busy";
     } else {
       this.#state = status === UNAUTHENTICATED ? "locked" : status ? "busy" : "away";
     }
     ROWS.forEach(({ read, limit }, i) => {
-      this.#trends[i].known = this.#trends[i].add(status === 200 ? read(body) : null, { limit: limit?.(body) ?? null });
+      this.#trends[i].add(known ? read(body) : null, { limit: (known && limit?.(body)) || null });
     });
     this.#render();
   }
@@ -113,11 +114,10 @@ export class ServerDrawer {
       const trend = this.#trends[i];
       const value = read(status);
       const text = value === null ? "–" : write(value, limit?.(status) ?? null);
-      const { known = [] } = trend;
-      const [low, high] = known.length ? [Math.min(...known), Math.max(...known)] : [0, 0];
+      const { count, low, high } = trend.range;
       const range = { low: write(low, null), high: write(high, null) };
       const name = t(`server.${key}`);
-      trend.say(name, text, t("server.trend", { name, value: text, count: known.length, ...range }));
+      trend.say(name, text, t("server.trend", { name, value: text, count, ...range }));
     });
     const { profile, engine, uptime_s: uptime, process, processes } = status;
     const about = [t("result.engine", { profile, engine }), t("server.uptime", { time: duration(uptime) })];

@@ -1,4 +1,4 @@
-// A row of small bars' worth of history: one value and how it came about, as a line without axes.
+// One value and how it came about: a small line without axes.
 import { el, svg } from "./dom.js";
 
 const WIDTH = 160;
@@ -29,14 +29,18 @@ export class Trend {
   add(value, { limit = null } = {}) {
     this.#values.push(value);
     this.#values = this.#values.slice(-this.#length);
-    const known = this.#values.filter((one) => one !== null);
-    const top = Math.max(this.#floor, limit ?? 0, ...known);
+    const top = Math.max(this.#floor, limit ?? 0, this.range.high);
     this.#draw(top);
     const y = at(limit ?? 0, top);
     this.#limit.toggleAttribute("hidden", limit === null);
     this.#limit.setAttribute("y1", y);
     this.#limit.setAttribute("y2", y);
-    return known;
+  }
+
+  /** How many values are known, the least and the greatest of them. */
+  get range() {
+    const known = this.#values.filter((one) => one !== null);
+    return { count: known.length, low: known.length ? Math.min(...known) : 0, high: Math.max(0, ...known) };
   }
 
   say(name, value, description) {
