@@ -122,7 +122,7 @@ def test_by_a_sample(page: Page, service_url: str, number: int, state: str, face
         expect(page.locator(".face.low_quality .reason")).to_have_text("The face is too dark; add light.")
         expect(page.locator(".face .badge")).to_have_text("poor picture")
     if number == 3:
-        expect(page.locator("#hint")).to_contain_text("No face was found")
+        expect(page.locator("#hint")).to_contain_text("Nobody was found")
 
 
 # ── orientation and size ─────────────────────────────────────────────────────────────────────────

@@ -64,9 +64,7 @@ def test_idle_offers_what_there_is(page: Page, service_url: str) -> None:
         expect(page.locator(part)).to_be_hidden()
 
 
-def test_uploading_shows_how_far_it_is(
-    page: Page, context: BrowserContext, service_url: str, portrait: bytes
-) -> None:
+def test_uploading_shows_how_far_it_is(page: Page, context: BrowserContext, service_url: str, portrait: bytes) -> None:
     visit(page, service_url)
     slow_down(context, page, 400_000)
     watch_texts(page, "#result-state-text")

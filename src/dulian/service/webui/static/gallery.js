@@ -97,7 +97,7 @@ export class Gallery {
 
   /** The one thing to do about a picture in its state: cancel what is underway, try again what went wrong. */
   #offer(card, picture) {
-    const offer = !picture.ended ? "cancel" : picture.answered ? "none" : "retry";
+    const offer = !picture.ended ? "cancel" : picture.retriable ? "retry" : "none";
     const label = offer === "none" ? "" : t(`pictures.${offer}.of`, { name: picture.name });
     if (card.offered === label) return;
     card.offered = label;

@@ -4,8 +4,8 @@ import { placeLabels } from "./layout.js";
 
 // The thickest line, the smallest and the largest text, in units of the screen.
 const MAX_LINE = 2.25;
-const MIN_TEXT = 11;
-const MAX_TEXT = 15;
+const MIN_TEXT = 13;
+const MAX_TEXT = 16;
 // A full label is about nine times as wide as its text is high, so this one is as wide as the face.
 const FACE_PER_TEXT = 9;
 const FACE_PER_LINE = 14;

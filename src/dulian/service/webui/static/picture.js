@@ -9,7 +9,7 @@ export const ENDED = new Set(["done", "empty", "refused", "failed", "cancelled"]
 // How often one upload may break while the server is there, and how often it may be too busy, before we give up.
 const MAX_BROKEN = 3;
 const MAX_BUSY = 10;
-const REFUSALS = new Set([400, 408, 413, 415, 422]);
+const REFUSALS = new Set([400, 413, 415, 422]);
 const BUSY = new Set([429, 503]);
 const UNAUTHENTICATED = 401;
 const LOOK_AFTER_MS = 300;
@@ -42,6 +42,11 @@ export class Picture extends EventTarget {
 
   get ended() {
     return ENDED.has(this.state);
+  }
+
+  /** Whether another try may end otherwise: the server refuses the same file for the same reason every time. */
+  get retriable() {
+    return this.state === "failed" || this.state === "cancelled";
   }
 
   /** Whether there is a result to show. */

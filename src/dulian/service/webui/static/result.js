@@ -95,7 +95,7 @@ export class ResultView {
     const box = byId("result-offers");
     const offers = [];
     if (!picture.ended) offers.push(["pictures.cancel", "cancel", () => picture.cancel()]);
-    if (picture.ended && !picture.answered) offers.push(["pictures.retry", "retry", () => this.#album.retry(picture)]);
+    if (picture.retriable) offers.push(["pictures.retry", "retry", () => this.#album.retry(picture)]);
     if (picture.error?.code === "input_too_large" && picture.thumbnail) {
       offers.push(["error.shrink", "image", () => this.#album.retry(picture, { mustShrink: true })]);
     }
@@ -117,7 +117,7 @@ export class ResultView {
     list.replaceChildren(...(result?.faces ?? []).map((face) => faceCard(face, { bitmap, scale, onPoint })));
     const hint = byId("hint");
     hint.hidden = picture.state !== "empty";
-    hint.textContent = result?.hint ? sentence(result.hint.message) : "";
+    hint.replaceChildren(t("result.nobody"), el("small", { text: result?.hint ? sentence(result.hint.message) : "" }));
     byId("faces-title").textContent = result ? counted("result.faces", result.faces.length) : "";
     byId("skipped").textContent = result?.skipped ? counted("result.skipped", result.skipped) : "";
   }

@@ -21,6 +21,7 @@ export class Viewer extends EventTarget {
   show(bitmap, result, { drawn = false } = {}) {
     this.#shown = bitmap && { bitmap, result, drawn };
     this.#chosen = null;
+    this.#canvas.parentElement.style.aspectRatio = bitmap ? `${bitmap.width} / ${bitmap.height}` : "";
     this.draw();
   }
 
