@@ -162,8 +162,15 @@ def test_orientation_is_respected_shrunk_or_not(page: Page, service_url: str, po
         assert b * scale == pytest.approx(a, abs=6)
 
 
+def enlarged(portrait: bytes) -> bytes:
+    """As large as photos are that are worth shrinking."""
+    data = as_file(Image.open(io.BytesIO(portrait)).convert("RGB").resize((2600, 2600)), "JPEG", quality=99)
+    assert len(data) > 1.5 * 2**20
+    return data
+
+
 def test_large_photos_are_shrunk_only_if_one_lets_them(page: Page, service_url: str, portrait: bytes) -> None:
-    large = as_file(Image.open(io.BytesIO(portrait)).convert("RGB").resize((2600, 2600)), "JPEG", quality=95)
+    large = enlarged(portrait)
     visit(page, service_url)
     assert page.locator("#shrink").is_checked()
     choose_files(page, ("large.jpg", large))
@@ -176,10 +183,19 @@ def test_large_photos_are_shrunk_only_if_one_lets_them(page: Page, service_url: 
     expect(page.locator("#facts")).to_contain_text("sent as 2600 × 2600")
 
 
-def test_a_cut_file_is_not_made_whole_by_shrinking(page: Page, service_url: str, portrait: bytes) -> None:
-    large = as_file(Image.open(io.BytesIO(portrait)).convert("RGB").resize((2600, 2600)), "JPEG", quality=95)
+def test_small_files_are_sent_as_they_are(page: Page, service_url: str) -> None:
+    """However many pixels they have: shrinking would take longer than it saves."""
+    flat = as_file(Image.new("RGB", (3000, 2000), "gray"), "JPEG")
     visit(page, service_url)
-    choose_files(page, ("cut.jpg", large[: len(large) // 2]))
+    choose_files(page, ("wall.jpg", flat))
+    wait_for_state(page, "empty")
+    expect(page.locator("#facts")).to_contain_text("sent as 3000 × 2000")
+
+
+def test_a_cut_file_is_not_made_whole_by_shrinking(page: Page, service_url: str, portrait: bytes) -> None:
+    large = enlarged(portrait)
+    visit(page, service_url)
+    choose_files(page, ("cut.jpg", large[: len(large) * 9 // 10]))
     wait_for_state(page, "refused")
     expect(page.locator("#result-reason")).to_contain_text("ends before the picture does")
 

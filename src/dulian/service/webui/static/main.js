@@ -6,12 +6,12 @@ import { saveCsv, saveJson } from "./downloads.js";
 import { Gallery } from "./gallery.js";
 import { openIntake } from "./intake.js";
 import { Live } from "./live.js";
-import { SHRUNK_SIDE } from "./prepare.js";
+import { SHRUNK_FROM_BYTES, SHRUNK_SIDE } from "./prepare.js";
 import { ResultView } from "./result.js";
 import { offerSamples } from "./samples.js";
 import { ServerDrawer } from "./server.js";
 import { stateText } from "./states.js";
-import { onLanguage, remember, switchLanguage, t, translate } from "./texts.js";
+import { bytes, onLanguage, remember, switchLanguage, t, translate } from "./texts.js";
 
 const THEMES = ["auto", "light", "dark"];
 const root = document.documentElement;
@@ -98,7 +98,7 @@ function showTheme() {
 }
 
 function showWords() {
-  byId("shrink-text").textContent = t("intake.shrink", { side: SHRUNK_SIDE });
+  byId("shrink-text").textContent = t("intake.shrink", { size: bytes(SHRUNK_FROM_BYTES), side: SHRUNK_SIDE });
   gallery.renew();
   result.renew();
   summarise();

@@ -1,7 +1,7 @@
 // One picture's course from a file to an answer: every state it can be in, and what leads from one to the next.
 import { Unreachable, ask, nextKey, send } from "./api.js";
-import { keepPixels } from "./pixels.js";
-import { decode, shrunk, thumbnail } from "./prepare.js";
+import { pixelsOf } from "./pixels.js";
+import { SHRUNK_FROM_BYTES, isCommon, shrunk, thumbnail } from "./prepare.js";
 
 /** States that end a course; all others are on their way. */
 export const ENDED = new Set(["done", "empty", "refused", "failed", "cancelled"]);
@@ -85,24 +85,34 @@ export class Picture extends EventTarget {
     }
   }
 
+  /** What is to be sent: a common kind that need not be shrunk leaves before it is open. Null ends the course. */
   async #prepare(settings, limits) {
     this.become("preparing");
-    const bitmap = await decode(this.file);
-    this.drawnByServer = bitmap === null;
-    let blob = null;
-    if (bitmap) {
-      this.thumbnail = thumbnail(bitmap);
-      if (settings.shrink || this.mustShrink) blob = await shrunk(this.file, bitmap);
-      keepPixels(this, bitmap);
+    const opening = this.#open();
+    const mayShrink = this.mustShrink || (settings.shrink && this.file.size > SHRUNK_FROM_BYTES);
+    let blob = this.file;
+    if (mayShrink || !(await isCommon(this.file))) {
+      const bitmap = await opening;
+      if (bitmap && mayShrink) blob = (await shrunk(this.file, bitmap)) ?? this.file;
     }
-    blob ??= this.file;
     if (this.controller.signal.aborted) return null;
     if (limits && blob.size > limits.body_bytes) {
+      await opening;
       this.#end("refused", { code: "input_too_large", size: blob.size, limit: limits.body_bytes });
       return null;
     }
     this.sent = { bytes: blob.size };
     return blob;
+  }
+
+  async #open() {
+    const bitmap = await pixelsOf(this);
+    this.drawnByServer = bitmap === null;
+    if (bitmap && !this.thumbnail) {
+      this.thumbnail = thumbnail(bitmap);
+      this.dispatchEvent(new Event("change"));
+    }
+    return bitmap;
   }
 
   async #deliver(blob, signal) {

@@ -5,12 +5,14 @@ const KEPT = 3;
 const kept = new Map();
 let shown = null;
 
-/** Keep the open pixels of a picture, in place of those that nobody has looked at for longest. */
-export function keepPixels(picture, bitmap) {
-  dropPixels(picture);
-  kept.set(picture, bitmap);
-  const droppable = [...kept.keys()].filter((one) => one !== shown && one !== picture);
+/** The pixels of a picture, opened if need be; null where neither browser nor server has any. */
+export function pixelsOf(picture) {
+  const opening = kept.get(picture) ?? open(picture);
+  kept.delete(picture); // the newest comes last
+  kept.set(picture, opening);
+  const droppable = [...kept.keys()].filter((one) => one !== picture && one !== shown && one.ended);
   for (const oldest of droppable.slice(0, Math.max(0, kept.size - KEPT))) dropPixels(oldest);
+  return opening;
 }
 
 /** The picture whose pixels are on the screen: they stay until another is shown. */
@@ -19,28 +21,13 @@ export function showsPixelsOf(picture) {
 }
 
 export function dropPixels(picture) {
-  kept.get(picture)?.close();
+  kept.get(picture)?.then((bitmap) => bitmap?.close());
   kept.delete(picture);
 }
 
-/** The pixels of a picture, opened again if need be; null where neither browser nor server has any. */
-export async function pixelsOf(picture) {
-  const bitmap = kept.get(picture) ?? (await reopened(picture));
-  if (bitmap) {
-    kept.delete(picture); // the newest comes last
-    kept.set(picture, bitmap);
-  }
-  return bitmap;
-}
-
-async function reopened(picture) {
+async function open(picture) {
   const bitmap = picture.drawnByServer ? await fromServer(picture) : await decode(picture.file);
-  if (!bitmap) return null;
-  if (kept.has(picture)) {
-    bitmap.close(); // somebody else was quicker
-    return kept.get(picture);
-  }
-  keepPixels(picture, bitmap);
+  if (!bitmap) kept.delete(picture); // there may be more to see when the server has answered
   return bitmap;
 }
 

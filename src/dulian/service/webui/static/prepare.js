@@ -1,5 +1,7 @@
 // From a file to pixels the page can show, and to bytes worth sending. EXIF orientation is applied by the browser.
 export const SHRUNK_SIDE = 2048;
+// Smaller files are sent as they are: shrinking takes longer than it saves.
+export const SHRUNK_FROM_BYTES = 2 ** 20;
 const QUALITY = 0.92;
 const THUMBNAIL_SIDE = 360;
 
@@ -62,15 +64,39 @@ export function toJpeg(bitmap, draw = () => {}) {
   });
 }
 
+/** Whether a file begins as one of the kinds that every browser shows. */
+export async function isCommon(file) {
+  const head = await bytesOf(file, 0, 12);
+  return Object.values(KINDS).some(({ begins }) => begins(head));
+}
+
 // A cut file that a lenient browser fills with grey would reach the server as a whole one. What does not end as its
 // kind has to is sent as it is.
 async function isWhole(file) {
-  const bytes = async (from, to) => new Uint8Array(await file.slice(from, to).arrayBuffer());
-  const head = await bytes(0, 12);
-  const tail = await bytes(-12);
-  const reads = (array, at, text) => [...text].every((letter, i) => array[at + i] === letter.charCodeAt(0));
-  if (head[0] === 0xff && head[1] === 0xd8) return tail.at(-2) === 0xff && tail.at(-1) === 0xd9;
-  if (reads(head, 1, "PNG")) return reads(tail, 4, "IEND");
-  if (reads(head, 0, "RIFF")) return new DataView(head.buffer).getUint32(4, true) + 8 <= file.size;
-  return false;
+  const [head, tail] = [await bytesOf(file, 0, 12), await bytesOf(file, -12)];
+  return Object.values(KINDS).some(({ begins, ends }) => begins(head) && ends?.(tail, head, file));
+}
+
+const KINDS = {
+  jpeg: { begins: (head) => isMarker(head, 0, 0xd8), ends: (tail) => isMarker(tail, tail.length - 2, 0xd9) },
+  png: { begins: (head) => reads(head, 1, "PNG"), ends: (tail) => reads(tail, 4, "IEND") },
+  webp: { begins: (head) => reads(head, 8, "WEBP"), ends: (_, head, { size }) => riffSize(head) <= size },
+  gif: { begins: (head) => reads(head, 0, "GIF8") },
+  bmp: { begins: (head) => reads(head, 0, "BM") },
+};
+
+async function bytesOf(file, from, to) {
+  return new Uint8Array(await file.slice(from, to).arrayBuffer());
+}
+
+function isMarker(bytes, at, code) {
+  return bytes[at] === 0xff && bytes[at + 1] === code;
+}
+
+function reads(bytes, at, text) {
+  return [...text].every((letter, i) => bytes[at + i] === letter.charCodeAt(0));
+}
+
+function riffSize(head) {
+  return new DataView(head.buffer).getUint32(4, true) + 8;
 }

@@ -62,7 +62,9 @@ export class ResultView {
   /** For whoever measures: from the file's choice to the frame in which its faces were painted. */
   #markDrawn(picture) {
     picture.marks.drawn = performance.now();
-    performance.measure("dulian:picture", { start: picture.marks.added, end: picture.marks.drawn });
+    const { added: start, drawn: end } = picture.marks;
+    const detail = { ...picture.marks, server: picture.result.timings_ms.total };
+    performance.measure("dulian:picture", { start, end, detail });
     this.#showFacts(picture);
   }
 

@@ -15,7 +15,7 @@ export default {
   "intake.camera": "打开摄像头",
   "intake.samples": "或者试试示例",
   "intake.drop": "松手，开始分析",
-  "intake.shrink": "大照片先缩小到 {side} 像素再上传",
+  "intake.shrink": "超过 {size} 的照片先缩小到 {side} 像素再上传",
   "intake.shrink.note": "更快，对多数人脸足够；人群里很小的脸需要原图。",
   "intake.nothing": "里面没有文件。请先保存图片，再拖放或粘贴文件。",
   "intake.pasted": "粘贴的图片",
