@@ -2,9 +2,10 @@
 
     python tools/measure_page.py http://127.0.0.1:8080 PHOTO…
 
-Each photo is chosen through the page's file dialog again and again, one at a time, by Chromium without a window; medians
-in milliseconds. "sent" is when the upload began, "answered" when the answer was there, "drawn" the frame in which the
-faces were painted, all since the file was chosen. The first, which also starts the page's machinery, is left out.
+Each photo is chosen through the page's file dialog again and again, one at a time, by Chromium without a window;
+medians in milliseconds. "sent" is when the upload began, "answered" when the answer was there, "drawn" the frame in
+which the faces were painted, all since the file was chosen. The first, which also starts the page's machinery, is left
+out.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from playwright.sync_api import Page, sync_playwright
 
 LAST = """() => {
   const { startTime, duration, detail } = performance.getEntriesByName("dulian:picture").at(-1);
-  return { server: detail.server, sent: detail.sending - startTime, answered: detail.answered - startTime, drawn: duration };
+  const [sent, answered] = [detail.sending - startTime, detail.answered - startTime];
+  return { server: detail.server, sent, answered, drawn: duration };
 }"""
 COUNT = "(count) => performance.getEntriesByName('dulian:picture').length === count"
 

@@ -127,6 +127,24 @@ def test_sizes_of_the_profiles_are_the_catalogs() -> None:
         assert said in row_of(text_of("articles.md"), "N2")[2]
 
 
+def test_the_pages_figures_are_the_readmes() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    about = (ROOT / "src/dulian/service/webui/static/about.js").read_text("utf-8")
+    pairs = {
+        "gender right": ("gender",),
+        "mean age error": ("error",),
+        "90 % interval holds / mean width": ("coverage", "width"),
+        "faces from 32 px found / precision": ("found", "precision"),
+    }
+    for column, profile in enumerate(("standard", "classic"), start=1):
+        shown = re.search(rf"{profile}: {{(.*?)}}", about)
+        assert shown
+        figures = {name: float(value) for name, value in re.findall(r"(\w+): ([\d.]+)", shown[1])}
+        for row, names in pairs.items():
+            written = [float(number) for number in re.findall(r"[\d.]+", row_of(text, row)[column])]
+            assert [figures[name] for name in names] == written, row
+
+
 def test_known_layers_are_described() -> None:
     said = re.search(r"Known layers: (.*?); (BatchNorm) is", text_of("models.md"), flags=re.DOTALL)
     assert said

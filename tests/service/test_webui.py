@@ -54,7 +54,7 @@ def test_every_file_has_a_type_that_does_not_depend_on_the_system() -> None:
 def test_what_the_page_names_is_there_and_all_of_it_is_ours() -> None:
     html = assets()["index.html"].body.decode()
     named = set(re.findall(r'(?:src|href)="([^"#]+)"', html))
-    assert {"/static/main.js", "/static/style.css", "/static/theme.js"} < named
+    assert {"/static/main.js", "/static/style/base.css", "/static/theme.js"} < named
     assert all(name.startswith("/static/") or name == "/docs" for name in named)
     assert {name.removeprefix("/static/") for name in named - {"/docs"}} <= set(assets())
     for name, asset in assets().items():

@@ -98,7 +98,7 @@ def open_service(settings: Settings, store: ModelStore, share: Share) -> Service
         reopen=lambda: open_networks(settings, store, share.threads)[0],
         unload_after_s=settings.idle_unload_s or math.inf,
         cache=MemoryCache(settings.cache_mb << 20, settings.cache_ttl_s) if settings.cache_mb else None,
-        samples={state.file.name: state.path for state in store.inspect_samples() if state.path and state.state == "ready"},
+        samples={one.file.name: one.path for one in store.inspect_samples() if one.path and one.state == "ready"},
     )
 
 

@@ -9,7 +9,7 @@ const THUMBNAIL_SIDE = 360;
 export async function decode(file, { side = Infinity } = {}) {
   let bitmap;
   try {
-    bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
+    bitmap = await createImageBitmap(file);
   } catch {
     return null;
   }
