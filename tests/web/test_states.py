@@ -225,6 +225,32 @@ def test_a_connection_that_always_breaks_is_given_up(page: Page) -> None:
         expect(page.locator("#result-reason")).to_have_text("The connection broke several times.")
 
 
+def test_a_proxy_that_cannot_reach_the_server_is_no_answer(page: Page) -> None:
+    """Its page of HTML, whatever status it has, is waited out like a server that is away."""
+    with faked(FakeAnalysis()) as (_, url):
+        visit(page, url)
+        for path in ("**/analyze", "**/livez"):
+            page.route(path, lambda route: route.fulfill(status=502, body="<h1>Bad Gateway</h1>"))
+        choose_files(page, ("me.png", PNG))
+        wait_for_state(page, "away")
+        page.wait_for_timeout(1500)
+        assert states(page) == ["away"]
+        page.unroute("**/livez")
+        page.unroute("**/analyze")
+        wait_for_state(page, "empty")
+
+
+def test_a_refusal_without_words_is_heard(page: Page) -> None:
+    """The guard's own: a bare status and when to come back."""
+    with faked(FakeAnalysis()) as (_, url):
+        visit(page, url)
+        page.route("**/v1/analyze", lambda route: route.fulfill(status=503, headers={"retry-after": "2"}))
+        choose_files(page, ("me.png", PNG))
+        wait_for_state(page, "overloaded")
+        page.unroute("**/v1/analyze")
+        wait_for_state(page, "empty")
+
+
 def test_a_server_that_wants_a_key_gets_one_and_keeps_it_to_itself(page: Page, tmp_path: Path) -> None:
     file = KeysFile(tmp_path / "keys.json")
     secret, _ = file.create()

@@ -36,7 +36,16 @@ export async function ask(path, { signal } = {}) {
     throw new Unreachable(String(error));
   }
   const body = await answer.json().catch(() => null);
-  return { status: answer.status, body, retryAfter: seconds(answer.headers.get("Retry-After")) };
+  return heard(answer.status, body, answer.headers.get("Retry-After"));
+}
+
+/**
+ * What our server says has a body in JSON, or says when to come back where it has no room for one. Anything else is said
+ * in its place, by a proxy that cannot reach it.
+ */
+function heard(status, body, retryAfter) {
+  if (body === null && retryAfter === null) throw new Unreachable(`status ${status} without an answer in JSON`);
+  return { status, body, retryAfter: seconds(retryAfter) };
 }
 
 function seconds(text) {
@@ -58,11 +67,11 @@ export function send(blob, { query, signal, onProgress, onSent }) {
     request.upload.addEventListener("progress", (event) => onProgress(event.total ? event.loaded / event.total : 0));
     request.upload.addEventListener("load", onSent);
     request.addEventListener("load", () => {
-      resolve({
-        status: request.status,
-        body: request.response,
-        retryAfter: seconds(request.getResponseHeader("Retry-After")),
-      });
+      try {
+        resolve(heard(request.status, request.response, request.getResponseHeader("Retry-After")));
+      } catch (error) {
+        reject(error);
+      }
     });
     request.addEventListener("error", () => reject(new Unreachable("the connection failed")));
     request.addEventListener("abort", () => reject(signal.reason));

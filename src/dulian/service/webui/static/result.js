@@ -120,7 +120,7 @@ export class ResultView {
     const hint = byId("hint");
     hint.hidden = picture.state !== "empty";
     hint.replaceChildren(t("result.nobody"), el("small", { text: result?.hint ? sentence(result.hint.message) : "" }));
-    byId("faces-title").textContent = result ? counted("result.faces", result.faces.length) : "";
+    byId("faces-title").textContent = result?.faces.length ? counted("result.faces", result.faces.length) : "";
     byId("skipped").textContent = result?.skipped ? counted("result.skipped", result.skipped) : "";
   }
 
