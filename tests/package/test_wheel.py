@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from tests.conftest import ROOT
 
+from dulian.service.webui import assets
+
 pytestmark = [pytest.mark.weights, pytest.mark.wheel]
 
 
@@ -52,3 +54,9 @@ def test_the_wheel_analyses_a_picture(python: Path, model_store, samples: Path, 
 def test_the_wheel_depends_on_no_extra(python: Path) -> None:
     code = "import dulian.api, importlib.util as u; assert u.find_spec('openvino') is None; dulian.load_analyzer"
     subprocess.run([str(python), "-c", code], check=True, cwd=python.parent, timeout=120)
+
+
+def test_the_wheel_has_the_whole_page(python: Path) -> None:
+    code = "from dulian.service.webui import assets; print(*sorted(assets()), sep='\\n')"
+    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True, cwd=python.parent)
+    assert done.stdout.splitlines() == sorted(assets())

@@ -82,6 +82,32 @@ def test_by_dropping_files_anywhere(page: Page, service_url: str, portrait: byte
     expect_portrait(page, label)
 
 
+def drag(context: BrowserContext, page: Page, *paths: Path) -> None:
+    """The browser's own drag of files from outside, folders among them."""
+    session = context.new_cdp_session(page)
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": 300, "y": 300, "data": data})
+
+
+def test_a_folder_that_is_dropped_gives_the_pictures_in_it(
+    page: Page, context: BrowserContext, service_url: str, portrait: bytes, tmp_path: Path
+) -> None:
+    album = tmp_path / "album"
+    (album / "2026").mkdir(parents=True)
+    (album / "me.png").write_bytes(portrait)
+    (album / "notes.txt").write_bytes(b"words")
+    for number in range(3):
+        (album / "2026" / f"{number}.png").write_bytes(portrait)
+    (tmp_path / "beside.png").write_bytes(portrait)
+    visit(page, service_url)
+    drag(context, page, album, tmp_path / "beside.png")
+    wait_for_states(page, ["done"] * 5)
+    shown = page.locator(".card-name").evaluate_all("names => names.map((name) => name.textContent)")
+    wanted = ["album/2026/0.png", "album/2026/1.png", "album/2026/2.png", "album/me.png", "beside.png"]
+    assert sorted(shown) == wanted
+
+
 def test_a_drag_that_leaves_again_takes_the_veil_along(page: Page, service_url: str, portrait: bytes) -> None:
     visit(page, service_url)
     dispatch(page, [("me.png", portrait)], "dragenter", "dragenter", "dragleave")
@@ -314,6 +340,30 @@ class TestCamera:
         page.wait_for_function("() => window.answers >= 20")
         assert page.evaluate("window.most") <= 2
         page.click("#live-stop")
+
+    def test_the_camera_goes_off_however_often_it_was_asked_for(self, page: Page, service_url: str) -> None:
+        page.add_init_script(
+            """window.streams = [];
+               const open = MediaDevices.prototype.getUserMedia;
+               MediaDevices.prototype.getUserMedia = async function (wanted) {
+                 const stream = await open.call(this, wanted);
+                 window.streams.push(stream);
+                 return stream;
+               };"""
+        )
+        visit(page, service_url)
+        page.evaluate("() => { camera.click(); camera.click(); camera.click(); }")
+        page.wait_for_function("() => window.streams.length === 3")
+        expect(page.locator("#live-faces > li").first).to_contain_text("Female")
+        alive = "() => window.streams.flatMap((s) => s.getTracks()).filter((t) => t.readyState === 'live').length"
+        assert page.evaluate(alive) == 1
+        page.click("#live-stop")
+        assert page.evaluate(alive) == 0
+        page.evaluate("() => { camera.click(); document.querySelector('#live-stop').click(); }")
+        page.wait_for_function("() => window.streams.length === 4")
+        page.wait_for_timeout(200)
+        assert page.evaluate(alive) == 0
+        expect(page.locator("#live")).to_be_hidden()
 
 
 class TestWithoutCamera:

@@ -178,6 +178,22 @@ def test_a_deadline_that_passed_is_told(page: Page) -> None:
         expect(page.locator("#result-reason")).to_contain_text("took too long")
 
 
+def test_a_file_that_went_away_is_told_as_such(page: Page, tmp_path: Path) -> None:
+    analysis = FakeAnalysis()
+    analysis.leave.clear()
+    paths = [tmp_path / f"{number}.png" for number in range(4)]
+    for path in paths:
+        path.write_bytes(PNG)
+    with faked(analysis) as (_, url):
+        visit(page, url)
+        page.set_input_files("#file-input", paths)
+        wait_until(lambda: states(page)[3:] == ["waiting"])
+        paths[3].unlink()
+        analysis.leave.set()
+        wait_for_states(page, ["empty", "empty", "empty", "failed"])
+        expect(cards(page).nth(3).locator(".card-reason")).to_contain_text("cannot be read any more")
+
+
 # ── servers in trouble ───────────────────────────────────────────────────────────────────────────
 
 

@@ -80,11 +80,7 @@ export class Gallery {
     const { thumbnail, result } = picture;
     if (!thumbnail || card.drawn === (result ?? thumbnail)) return;
     card.drawn = result ?? thumbnail;
-    const canvas = el("canvas", { "aria-hidden": "true" });
-    canvas.width = thumbnail.width;
-    canvas.height = thumbnail.height;
-    const pen = canvas.getContext("2d");
-    pen.drawImage(thumbnail, 0, 0);
+    const pen = thumbnail.getContext("2d"); // a copy for each of a thousand pictures would fill the memory
     const scale = result ? thumbnail.width / result.image.width : 0;
     for (const { bbox, status } of result?.faces ?? []) {
       const [x1, y1, x2, y2] = bbox.map((edge) => edge * scale);
@@ -92,7 +88,7 @@ export class Gallery {
       pen.lineWidth = 3;
       pen.strokeRect(x1, y1, x2 - x1, y2 - y1);
     }
-    card.frame.replaceChildren(canvas);
+    card.frame.replaceChildren(thumbnail);
   }
 
   /** The one thing to do about a picture in its state: cancel what is underway, try again what went wrong. */

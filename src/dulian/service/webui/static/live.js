@@ -21,6 +21,7 @@ export class Live {
   #frames = null;
   #result = null;
   #timer = 0;
+  #turn = 0;
 
   /** `onKeep({file, name})` gets a picture that the user wants to keep; `onToggle()` is told of opening and closing. */
   constructor({ onKeep, onToggle }) {
@@ -40,22 +41,35 @@ export class Live {
 
   async start(deviceId = "") {
     this.stop();
+    const turn = this.#turn;
     byId("live").hidden = false;
     this.#onToggle();
     byId("live-stop").focus();
     this.#say(cameraObstacle() ?? t("live.start"));
     if (cameraObstacle()) return;
+    let media;
     try {
-      this.#media = await openCamera(deviceId);
+      media = await openCamera(deviceId);
     } catch (error) {
-      this.#say(explainCamera(error));
+      if (turn === this.#turn) this.#say(explainCamera(error));
       return;
     }
+    if (turn !== this.#turn) {
+      release(media); // stopped, or started anew, while the browser asked
+      return;
+    }
+    this.#media = media;
+    await this.#begin(turn);
+  }
+
+  async #begin(turn) {
     this.#video.srcObject = this.#media;
     await this.#video.play();
+    if (turn !== this.#turn) return;
     const ratio = this.#video.videoWidth / this.#video.videoHeight;
     this.#video.style.width = `min(100%, ${HEIGHT_VH * ratio}vh)`;
     await this.#offerDevices();
+    if (turn !== this.#turn) return;
     this.#mirror();
     this.#say("");
     this.#frames = new FrameStream(this.#video);
@@ -66,9 +80,10 @@ export class Live {
 
   /** The camera off, the connection closed, the room given back. */
   stop() {
+    this.#turn += 1;
     clearInterval(this.#timer);
     this.#frames?.stop();
-    for (const track of this.#media?.getTracks() ?? []) track.stop();
+    release(this.#media);
     this.#video.srcObject = null;
     this.#frames = this.#media = this.#result = null;
     if (byId("live").contains(document.activeElement)) byId("camera").focus();
@@ -129,4 +144,8 @@ export class Live {
     const time = new Date().toTimeString().slice(0, 8).replaceAll(":", "-");
     canvas.toBlob((file) => this.#onKeep({ file, name: t("live.name", { time }) }), "image/jpeg", 0.92);
   }
+}
+
+function release(media) {
+  for (const track of media?.getTracks() ?? []) track.stop();
 }

@@ -12,6 +12,8 @@ const MAX_BUSY = 10;
 const REFUSALS = new Set([400, 413, 415, 422]);
 const BUSY = new Set([429, 503]);
 const UNAUTHENTICATED = 401;
+// What browsers say of a file that was moved, changed or taken away since it was chosen.
+const GONE = new Set(["NotFoundError", "NotReadableError"]);
 const LOOK_AFTER_MS = 300;
 const LOOK_EVERY_MS = 700;
 const AWAY_PAUSES_MS = [500, 1000, 2000, 4000];
@@ -81,7 +83,8 @@ export class Picture extends EventTarget {
       if (parcel) await this.#deliver(parcel, signal);
     } catch (error) {
       if (signal.aborted) return;
-      this.#end("failed", { code: "internal", message: String(error) });
+      const code = GONE.has(error.name) ? "unreadable" : "internal";
+      this.#end("failed", { code, message: String(error) });
     }
   }
 
@@ -206,17 +209,21 @@ export class Picture extends EventTarget {
         await sleep(AWAY_PAUSES_MS[Math.min(round, AWAY_PAUSES_MS.length - 1)], signal);
       }
     }
+    await this.file.arrayBuffer(); // a file that has gone breaks uploads too, and throws here
     if (++tries.broken >= MAX_BROKEN) this.#end("failed", { code: "broken" });
   }
 }
 
 function sleep(ms, signal) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, ms);
     const stop = () => {
       clearTimeout(timer);
       reject(signal.reason);
     };
+    const timer = setTimeout(() => {
+      signal.removeEventListener("abort", stop);
+      resolve();
+    }, ms);
     if (signal.aborted) stop();
     else signal.addEventListener("abort", stop, { once: true });
   });

@@ -3,34 +3,27 @@ export const SHRUNK_SIDE = 2048;
 // Smaller files are sent as they are: shrinking takes longer than it saves.
 export const SHRUNK_FROM_BYTES = 2 ** 20;
 const QUALITY = 0.92;
-const THUMBNAIL_SIDE = 360;
+const THUMBNAIL_SIDE = 300;
 
-/** The upright picture of a file, or null where the browser cannot read it; `shrunk` bounds its longer side. */
-export async function decode(file, { side = Infinity } = {}) {
-  let bitmap;
-  try {
-    bitmap = await createImageBitmap(file);
-  } catch {
-    return null;
-  }
-  return Math.max(bitmap.width, bitmap.height) > side ? resized(bitmap, side) : bitmap;
+/** The upright picture of a file, or null where the browser cannot read it. */
+export function decode(file) {
+  return createImageBitmap(file).catch(() => null);
 }
 
-async function resized(bitmap, side) {
+function resized(bitmap, side) {
   const scale = side / Math.max(bitmap.width, bitmap.height);
-  const smaller = await createImageBitmap(bitmap, {
+  return createImageBitmap(bitmap, {
     resizeWidth: Math.max(1, Math.round(bitmap.width * scale)),
     resizeHeight: Math.max(1, Math.round(bitmap.height * scale)),
     resizeQuality: "high",
   });
-  bitmap.close();
-  return smaller;
 }
 
 /** A small copy for the grid, as a canvas. */
 export function thumbnail(bitmap) {
   const scale = Math.min(1, THUMBNAIL_SIDE / Math.max(bitmap.width, bitmap.height));
   const canvas = document.createElement("canvas");
+  canvas.setAttribute("aria-hidden", "true");
   canvas.width = Math.max(1, Math.round(bitmap.width * scale));
   canvas.height = Math.max(1, Math.round(bitmap.height * scale));
   const pen = canvas.getContext("2d");
@@ -42,7 +35,7 @@ export function thumbnail(bitmap) {
 /** A JPEG of the picture with its longer side shrunk; null where it is small enough, or where damage would be hidden. */
 export async function shrunk(file, bitmap) {
   if (Math.max(bitmap.width, bitmap.height) <= SHRUNK_SIDE || !(await isWhole(file))) return null;
-  const copy = await resized(await createImageBitmap(bitmap), SHRUNK_SIDE);
+  const copy = await resized(bitmap, SHRUNK_SIDE);
   const blob = await toJpeg(copy);
   copy.close();
   return blob.size < file.size ? blob : null;

@@ -129,6 +129,7 @@ export default {
   "error.inference_failed": "服务器内部出错。",
   "error.session_shared": "服务器内部出错。",
   "error.internal": "服务器内部出错。",
+  "error.unreadable": "文件已无法读取，是否被移动或改动过？",
   "error.broken": "连接多次中断。",
   "error.limit": "它有 {size}，这台服务器最多接受 {limit}。",
   "error.shrink": "缩小后重新上传",
