@@ -110,10 +110,11 @@ def test_a_folder_that_is_dropped_gives_the_pictures_in_it(
 
 def test_a_drag_that_leaves_again_takes_the_veil_along(page: Page, service_url: str, portrait: bytes) -> None:
     visit(page, service_url)
-    dispatch(page, [("me.png", portrait)], "dragenter", "dragenter", "dragleave")
+    dispatch(page, [("me.png", portrait)], "dragenter", "dragover")
     expect(page.locator("#veil")).to_be_visible()
-    dispatch(page, [("me.png", portrait)], "dragleave")
     expect(page.locator("#veil")).to_be_hidden()
+    page.evaluate("() => dispatchEvent(new DragEvent('dragover', { dataTransfer: new DataTransfer() }))")
+    expect(page.locator("#veil")).to_be_hidden()  # a drag of text
 
 
 def test_by_pasting_from_the_clipboard(page: Page, context: BrowserContext, service_url: str, label: str) -> None:
@@ -125,6 +126,7 @@ def test_by_pasting_from_the_clipboard(page: Page, context: BrowserContext, serv
           await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
         }"""
     )
+    page.click("#shrink")  # the box that has the focus now takes no pastes
     page.keyboard.press("Control+V")
     expect_portrait(page, label)
 
@@ -307,6 +309,17 @@ class TestCamera:
                 }"""
             )
         assert middles[False] < 0.5 < middles[True]
+
+    def test_a_camera_that_is_lost_is_told(self, page: Page, service_url: str) -> None:
+        visit(page, service_url)
+        page.click("#camera")
+        expect(page.locator("#live-faces > li").first).to_contain_text("Female")
+        page.evaluate("() => video.srcObject.getTracks()[0].dispatchEvent(new Event('ended'))")
+        expect(page.locator("#live-note")).to_contain_text("The camera is gone")
+        page.click("#language")
+        expect(page.locator("#live-note")).to_contain_text("摄像头断开了")
+        page.click("#live-stop")
+        expect(page.locator("#live")).to_be_hidden()
 
     def test_a_picture_can_be_kept(self, page: Page, service_url: str) -> None:
         visit(page, service_url)

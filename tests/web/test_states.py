@@ -207,7 +207,7 @@ def test_an_overloaded_server_is_asked_again_when_it_said(page: Page) -> None:
             choose_files(page, *((f"{number}.png", PNG) for number in range(3)))
         assert int(response.value.headers["retry-after"]) >= 1
         page.wait_for_function("() => document.querySelector('.card[data-state=overloaded]') !== null")
-        text = page.locator(".card[data-state=overloaded] .card-state").inner_text()
+        text = page.locator(".card[data-state=overloaded] .card-state").first.inner_text()
         assert re.fullmatch(r"The server is busy; trying again in \d+ s", text)
         analysis.leave.set()
         wait_for_states(page, ["empty"] * 3)
@@ -256,6 +256,40 @@ def test_a_proxy_that_cannot_reach_the_server_is_no_answer(page: Page) -> None:
         wait_for_state(page, "empty")
 
 
+@pytest.mark.parametrize(
+    ("status", "state", "words"), [(413, "refused", "too big"), (403, "failed", "key"), (500, "failed", "Something")]
+)
+def test_what_a_proxy_says_by_its_status_is_heard(page: Page, status: int, state: str, words: str) -> None:
+    with faked(FakeAnalysis()) as (_, url):
+        visit(page, url)
+        page.route("**/v1/analyze", lambda route: route.fulfill(status=status, body="<h1>No</h1>"))
+        choose_files(page, ("me.png", PNG))
+        wait_for_state(page, state)
+        expect(page.locator("#result-reason")).to_contain_text(words)
+
+
+@pytest.mark.parametrize("body", ["{}", "[]", '{"faces": []}', '"words"'])
+def test_an_answer_that_is_no_result_is_a_failure(page: Page, body: str) -> None:
+    with faked(FakeAnalysis()) as (_, url):
+        visit(page, url)
+        page.route("**/v1/analyze", lambda route: route.fulfill(status=200, body=body))
+        choose_files(page, ("a.png", PNG), ("b.png", PNG))
+        wait_for_states(page, ["failed", "failed"])
+        expect(page.locator("#result-state-text")).to_have_text("That did not work")
+        expect(page.locator("#pictures-summary")).to_have_text("2 of 2 done")
+
+
+def test_a_server_that_hangs_does_not_count_as_ready(page: Page) -> None:
+    with faked(FakeAnalysis()) as (_, url):
+        visit(page, url)
+        page.click("#server-toggle")
+        expect(page.locator("#server-state")).to_have_text("Ready")
+        page.route("**/v1/status", lambda route: None)
+        expect(page.locator("#server-state")).to_have_text("Does not answer", timeout=15_000)
+        page.unroute("**/v1/status")
+        expect(page.locator("#server-state")).to_have_text("Ready", timeout=15_000)
+
+
 def test_a_refusal_without_words_is_heard(page: Page) -> None:
     """The guard's own: a bare status and when to come back."""
     with faked(FakeAnalysis()) as (_, url):
@@ -276,6 +310,10 @@ def test_a_server_that_wants_a_key_gets_one_and_keeps_it_to_itself(page: Page, t
         wait_for_state(page, "locked")
         expect(page.locator("#server-state")).to_have_text("Wants a key")
         expect(page.locator("#key")).to_be_focused()
+        page.fill("#key", "ｇｏｏｄ”钥")
+        page.keyboard.press("Enter")
+        expect(page.locator("#key-note")).to_have_text("This key is not valid.")
+        page.focus("#key")
         page.keyboard.type("dl_wrong")
         page.keyboard.press("Enter")
         expect(page.locator("#key-note")).to_have_text("This key is not valid.")
@@ -326,6 +364,74 @@ def test_a_cancelled_analysis_leaves_the_servers_queue(page: Page) -> None:
     assert len(analysis.seen) == 1
 
 
+def test_cancelling_in_the_large_view_is_about_the_picture_that_is_shown(page: Page) -> None:
+    analysis = FakeAnalysis()
+    analysis.leave.clear()
+    with faked(analysis, workers=2) as (_, url):
+        visit(page, url)
+        choose_files(page, ("a.png", PNG), ("b.png", PNG))
+        wait_for_states(page, ["analysing", "analysing"])
+        cards(page).nth(1).locator(".card-show").click()
+        page.locator("#result-offers").get_by_role("button", name="Cancel").click()
+        wait_for_states(page, ["analysing", "cancelled"])
+        analysis.leave.set()
+        wait_for_states(page, ["empty", "cancelled"])
+
+
+def test_cancelling_all_begins_nothing(page: Page) -> None:
+    analysis = FakeAnalysis()
+    analysis.leave.clear()
+    page.add_init_script(
+        """window.opened = 0;
+           const open = window.createImageBitmap;
+           window.createImageBitmap = (...given) => { window.opened += 1; return open(...given); };"""
+    )
+    with faked(analysis) as (_, url):
+        visit(page, url)
+        choose_files(page, *((f"{number}.png", PNG) for number in range(30)))
+        page.wait_for_function("() => window.opened >= 3")
+        page.wait_for_timeout(300)
+        before = page.evaluate("() => window.opened")
+        page.click("#cancel-all")
+        wait_for_states(page, ["cancelled"] * 30)
+        expect(page.locator("#pictures-title")).to_be_focused()
+        assert page.evaluate("() => window.opened") == before
+
+
+def test_cancelled_while_it_is_prepared_and_tried_again_is_sent_once(page: Page, portrait: bytes) -> None:
+    analysis = FakeAnalysis()
+    page.add_init_script(
+        """const open = window.createImageBitmap;
+           window.createImageBitmap = async (...given) => {
+             await new Promise((resolve) => setTimeout(resolve, 600));
+             return open(...given);
+           };"""
+    )
+    large = as_file(Image.open(io.BytesIO(portrait)).convert("RGB").resize((2600, 2600)), "JPEG", quality=99)
+    with faked(analysis) as (_, url):
+        page.goto(url)
+        choose_files(page, ("large.jpg", large))
+        wait_for_state(page, "preparing")
+        offers = page.locator("#result-offers")
+        offers.get_by_role("button", name="Cancel").click()
+        offers.get_by_role("button", name="Try again").click()
+        wait_for_state(page, "empty")
+        assert len(analysis.seen) == 1
+
+
+def test_a_double_click_on_cancel_does_not_try_again(page: Page) -> None:
+    analysis = FakeAnalysis()
+    analysis.leave.clear()
+    with faked(analysis, workers=2) as (_, url):
+        visit(page, url)
+        choose_files(page, ("a.png", PNG), ("b.png", PNG))
+        wait_for_states(page, ["analysing", "analysing"])
+        cards(page).nth(0).locator(".card-actions button").dblclick()
+        page.wait_for_timeout(200)
+        assert states(page) == ["cancelled", "analysing"]
+        analysis.leave.set()
+
+
 def test_clearing_forgets_what_is_underway(page: Page) -> None:
     analysis = FakeAnalysis()
     analysis.leave.clear()
@@ -356,6 +462,8 @@ def test_twenty_pictures_at_once_and_one_failure_is_one_card(
     wait_for_states(page, wanted)
     expect(page.locator("#pictures-summary")).to_have_text("20 of 20 done")
     expect(cards(page).nth(13).locator(".card-reason")).to_contain_text("not a picture")
+    cards(page).nth(18).locator(".card-show").click()
+    expect(page.locator("#result-name")).to_be_in_viewport()
     cards(page).nth(2).locator(".card-show").click()
     expect(page.locator("#result-name")).to_have_text("2 cat.png")
     expect(page.locator("#hint")).to_be_visible()

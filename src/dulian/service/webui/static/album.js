@@ -30,15 +30,21 @@ export class Album extends EventTarget {
   }
 
   cancelAll() {
-    for (const picture of this.pictures) picture.cancel();
+    this.#cancel(this.pictures);
   }
 
   clear() {
     const cleared = this.pictures;
     this.pictures = [];
-    for (const picture of cleared) picture.cancel();
+    this.#cancel(cleared);
     this.dispatchEvent(new Event("cleared"));
     cleared.forEach(dropPixels);
+  }
+
+  /** Those that wait first: otherwise each that ends would let one of them begin. */
+  #cancel(pictures) {
+    for (const picture of pictures.filter(({ state }) => state === "waiting")) picture.cancel();
+    for (const picture of pictures) picture.cancel();
   }
 
   /** What the server takes; unknown where it wants a key first. */

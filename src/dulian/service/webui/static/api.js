@@ -1,4 +1,14 @@
 // What the page says to its server, and hears. The key is a variable in here and nowhere else.
+
+// A question about the server that takes longer is no answer.
+const PATIENCE_MS = 5000;
+// What a key may consist of: nothing else can stand in a header, or name a subprotocol.
+const KEY = /^[\x21-\x7e]+$/;
+// Words for what a proxy says in the server's place, by status; what is not here has to be waited out.
+const BY_STATUS = { 401: "access_denied", 403: "access_denied", 413: "input_too_large" };
+const OK = 200;
+const AWAY = new Set([0, 502, 503, 504]);
+
 let key = "";
 const waitingForKey = [];
 
@@ -9,10 +19,12 @@ export function hasKey() {
   return key !== "";
 }
 
-/** Use a key from now on; whoever waits for one goes on. */
+/** Use a key from now on, if it can be one; whoever waits for one goes on. */
 export function useKey(text) {
+  if (!KEY.test(text.trim())) return false;
   key = text.trim();
   for (const go of waitingForKey.splice(0)) go();
+  return true;
 }
 
 export function nextKey(signal) {
@@ -26,26 +38,35 @@ function headers() {
   return key ? { "X-API-Key": key } : {};
 }
 
-/** `{status, body, retryAfter}` of a GET for JSON; the body is null where there is none. */
+/** `{status, body, retryAfter}` of a GET for JSON. */
 export async function ask(path, { signal } = {}) {
-  let answer;
+  const patience = new AbortController();
+  const stop = () => patience.abort();
+  const timer = setTimeout(stop, PATIENCE_MS);
+  signal?.addEventListener("abort", stop);
   try {
-    answer = await fetch(path, { headers: headers(), signal, cache: "no-store" });
+    const answer = await fetch(path, { headers: headers(), signal: patience.signal, cache: "no-store" });
+    return heard(answer.status, await answer.json().catch(() => null), answer.headers.get("Retry-After"));
   } catch (error) {
     if (signal?.aborted) throw signal.reason;
-    throw new Unreachable(String(error));
+    throw error instanceof Unreachable ? error : new Unreachable(String(error));
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", stop);
   }
-  const body = await answer.json().catch(() => null);
-  return heard(answer.status, body, answer.headers.get("Retry-After"));
 }
 
 /**
- * What our server says has a body in JSON, or says when to come back where it has no room for one. Anything else is said
- * in its place, by a proxy that cannot reach it.
+ * An answer as our server gives it: JSON with a result, or with an error that has a code; or a bare status that says when
+ * to come back. Anything else is said in its place by a proxy, that cannot reach it or has limits of its own.
  */
 function heard(status, body, retryAfter) {
-  if (body === null && retryAfter === null) throw new Unreachable(`status ${status} without an answer in JSON`);
-  return { status, body, retryAfter: seconds(retryAfter) };
+  const isOurs = status === OK ? body !== null : typeof body?.error?.code === "string";
+  if (!isOurs && retryAfter === null && (AWAY.has(status) || status === OK)) {
+    throw new Unreachable(`status ${status} that is not the server's own`);
+  }
+  const code = BY_STATUS[status] ?? "internal";
+  return { status, body: isOurs ? body : { error: { code, message: `status ${status}` } }, retryAfter: seconds(retryAfter) };
 }
 
 function seconds(text) {
@@ -58,6 +79,7 @@ function seconds(text) {
  */
 export function send(blob, { query, signal, onProgress, onSent }) {
   return new Promise((resolve, reject) => {
+    signal.throwIfAborted();
     const request = new XMLHttpRequest();
     request.open("POST", `/v1/analyze${query ? `?${query}` : ""}`);
     request.responseType = "json";

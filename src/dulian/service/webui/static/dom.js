@@ -35,5 +35,10 @@ export function icon(name) {
 /** A button with words, and an icon before them where one is named. */
 export function button(text, { iconName = null, onClick, ...attributes }) {
   const content = iconName ? [icon(iconName)] : [];
-  return el("button", { type: "button", on: { click: onClick }, ...attributes }, ...content, el("span", { text }));
+  return el("button", { type: "button", on: { click: once(onClick) }, ...attributes }, ...content, el("span", { text }));
+}
+
+/** Deaf to the second half of a double click, which would hit whatever the first half has put in its place. */
+export function once(handler) {
+  return (event) => event.detail < 2 && handler(event);
 }

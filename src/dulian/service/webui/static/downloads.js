@@ -8,6 +8,9 @@ import { toJpeg } from "./prepare.js";
 const COLUMNS = [
   ["picture", ({ picture }) => picture.name],
   ["error", ({ picture }) => picture.error?.code ?? (picture.answered ? "" : picture.state)],
+  // Boxes are in the pixels of what was sent, which may be a shrunk copy.
+  ["image_width", ({ picture }) => picture.result?.image.width],
+  ["image_height", ({ picture }) => picture.result?.image.height],
   ["face", ({ face }) => face?.id],
   ...["x1", "y1", "x2", "y2"].map((name, i) => [name, ({ face }) => face?.bbox[i]]),
   ["confidence", ({ face }) => face?.confidence],

@@ -23,10 +23,14 @@ export function subjectsOf(faces, { scale, frame, unit, mirrored = false }) {
   });
 }
 
-/** Draw all faces; `chosen` is the id of one that stands out. */
-export function drawFaces(pen, subjects, frame, { chosen = null } = {}) {
+/** Where everything goes, worked out once for as long as faces and frame stay: big faces first, and their labels. */
+export function composed(pen, subjects, frame) {
   const big = [...subjects].sort((a, b) => area(b.box) - area(a.box));
-  const labels = arrange(frame, big, (lines, px) => plateSize(pen, lines, px));
+  return { big, labels: arrange(frame, big, (lines, px) => plateSize(pen, lines, px)), frame };
+}
+
+/** Draw a composition; `chosen` is the id of one face that stands out. */
+export function drawComposed(pen, { big, labels, frame }, { chosen = null } = {}) {
   const subject = big.find(({ id }) => id === chosen);
   if (subject) shadeAllBut(pen, subject.box, frame);
   for (const one of big) outline(pen, one, frame, one === subject);
@@ -34,6 +38,11 @@ export function drawFaces(pen, subjects, frame, { chosen = null } = {}) {
     if (placement.leader) stroke(pen, big[index], () => line(pen, placement.leader));
   }
   for (const [index, label] of labels) plate(pen, big[index].status, label);
+}
+
+/** Both at once, for what is drawn only once. */
+export function drawFaces(pen, subjects, frame) {
+  drawComposed(pen, composed(pen, subjects, frame));
 }
 
 function area([x1, y1, x2, y2]) {

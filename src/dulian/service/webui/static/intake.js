@@ -2,13 +2,18 @@
 import { byId } from "./dom.js";
 import { t } from "./texts.js";
 
+// Browsers tell of a drag that goes on every 50 to 350 ms.
+const DRAG_PAUSE_MS = 600;
+// Some systems know no type for these.
+const PICTURE_NAME = /\.(avif|bmp|gif|heic|heif|jpe?g|png|tiff?|webp)$/i;
+
 /** Call `onFiles([{file, name}])` for whatever comes in, and `onNothing()` for what brings no file along. */
 export function openIntake({ onFiles, onNothing }) {
   const take = (found) => (found.length ? onFiles(found) : onNothing());
   openDialog(take);
   catchDrops(take);
   document.addEventListener("paste", (event) => {
-    if (event.target.closest?.("input")) return;
+    if (event.target.closest?.("input[type=password]")) return;
     event.preventDefault();
     take(named(event.clipboardData.files));
   });
@@ -29,18 +34,20 @@ function openDialog(take) {
 
 function catchDrops(take) {
   const veil = byId("veil");
-  const holdsFiles = ({ dataTransfer }) => dataTransfer.types.includes("Files");
-  let depth = 0; // enter and leave come for every element on the way
-  const show = (change) => {
-    depth = change === 0 ? 0 : Math.max(0, depth + change);
-    veil.hidden = depth === 0;
+  let timer = 0;
+  // Enter and leave come for every element on the way, and not for those that vanish under the pointer.
+  const show = (shown) => {
+    clearTimeout(timer);
+    veil.hidden = !shown;
+    if (shown) timer = setTimeout(() => show(false), DRAG_PAUSE_MS);
   };
-  addEventListener("dragenter", (event) => holdsFiles(event) && show(1));
-  addEventListener("dragleave", (event) => holdsFiles(event) && show(-1));
-  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("dragover", (event) => {
+    event.preventDefault();
+    if (event.dataTransfer.types.includes("Files")) show(true);
+  });
   addEventListener("drop", async (event) => {
     event.preventDefault();
-    show(0);
+    show(false);
     take(await contentsOf(event.dataTransfer));
   });
 }
@@ -60,14 +67,15 @@ async function picturesIn(folder) {
   const reader = folder.createReader();
   const found = [];
   for (;;) {
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // a hundred at a time
+    const some = await new Promise((resolve) => reader.readEntries(resolve, () => resolve([]))); // a hundred at a time
     if (!some.length) break;
     for (const entry of some) found.push(...(entry.isDirectory ? await picturesIn(entry) : await fileOf(entry)));
   }
-  return found.filter(({ file }) => file.type.startsWith("image/"));
+  return found.filter(({ file, name }) => file.type.startsWith("image/") || PICTURE_NAME.test(name));
 }
 
+/** One file in a list; an empty list where it cannot be opened. */
 async function fileOf(entry) {
-  const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
-  return [{ file, name: entry.fullPath.replace(/^\//, "") }];
+  const file = await new Promise((resolve) => entry.file(resolve, () => resolve(null)));
+  return file ? [{ file, name: entry.fullPath.replace(/^\//, "") }] : [];
 }

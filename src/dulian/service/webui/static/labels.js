@@ -39,7 +39,8 @@ export function arrange(frameWh, subjects, measure) {
     if (found.size >= talkative) return found;
   }
   for (const [detail, coverFaces] of FOR_THE_REST) {
-    for (const [index, label] of place(frameWh, subjects, measure, detail, { found, coverFaces })) found.set(index, label);
+    const more = place(frameWh, subjects, measure, detail, { found, coverFaces });
+    for (const [index, label] of more) found.set(index, label);
   }
   return found;
 }

@@ -22,6 +22,7 @@ export class Live {
   #result = null;
   #timer = 0;
   #turn = 0;
+  #note = () => "";
 
   /** `onKeep({file, name})` gets a picture that the user wants to keep; `onToggle()` is told of opening and closing. */
   constructor({ onKeep, onToggle }) {
@@ -31,7 +32,10 @@ export class Live {
     byId("live-snap").addEventListener("click", () => this.#keep());
     byId("live-mirror").addEventListener("change", () => this.#mirror());
     byId("live-device").addEventListener("change", (event) => this.start(event.target.value));
-    onLanguage(() => this.#frames && this.#tell());
+    onLanguage(() => {
+      this.#say(this.#note);
+      if (this.#frames) this.#tell();
+    });
     new ResizeObserver(() => this.#draw()).observe(this.#video);
   }
 
@@ -40,18 +44,19 @@ export class Live {
   }
 
   async start(deviceId = "") {
-    this.stop();
+    this.#halt();
     const turn = this.#turn;
+    const isNew = byId("live").hidden;
     byId("live").hidden = false;
     this.#onToggle();
-    byId("live-stop").focus();
-    this.#say(cameraObstacle() ?? t("live.start"));
+    if (isNew) byId("live-stop").focus();
+    this.#say(() => cameraObstacle() ?? t("live.start"));
     if (cameraObstacle()) return;
     let media;
     try {
       media = await openCamera(deviceId);
     } catch (error) {
-      if (turn === this.#turn) this.#say(explainCamera(error));
+      if (turn === this.#turn) this.#say(() => explainCamera(error));
       return;
     }
     if (turn !== this.#turn) {
@@ -71,28 +76,43 @@ export class Live {
     await this.#offerDevices();
     if (turn !== this.#turn) return;
     this.#mirror();
-    this.#say("");
+    this.#say(() => "");
+    for (const track of this.#media.getTracks()) track.addEventListener("ended", () => this.#lose(turn));
     this.#frames = new FrameStream(this.#video);
     this.#frames.addEventListener("answer", ({ detail }) => this.#show(detail));
-    this.#frames.addEventListener("trouble", ({ detail }) => this.#say(detail ? t(TROUBLE[detail]) : ""));
+    this.#frames.addEventListener("trouble", ({ detail }) => this.#say(() => (detail ? t(TROUBLE[detail]) : "")));
     this.#timer = setInterval(() => this.#tell(), WORDS_EVERY_MS);
   }
 
   /** The camera off, the connection closed, the room given back. */
   stop() {
+    this.#halt();
+    if (byId("live").contains(document.activeElement)) byId("camera").focus();
+    byId("live").hidden = true;
+    this.#onToggle();
+  }
+
+  #halt() {
     this.#turn += 1;
     clearInterval(this.#timer);
     this.#frames?.stop();
     release(this.#media);
     this.#video.srcObject = null;
     this.#frames = this.#media = this.#result = null;
-    if (byId("live").contains(document.activeElement)) byId("camera").focus();
-    byId("live").hidden = true;
-    this.#onToggle();
+    this.#draw();
   }
 
-  #say(text) {
-    byId("live-note").textContent = text;
+  /** Somebody pulled the plug, or another program took the camera. */
+  #lose(turn) {
+    if (turn !== this.#turn) return;
+    this.#halt();
+    this.#say(() => t("live.lost"));
+  }
+
+  /** `words` gives the text, and gives it again when the language has changed. */
+  #say(words) {
+    this.#note = words;
+    byId("live-note").textContent = words();
   }
 
   async #offerDevices() {

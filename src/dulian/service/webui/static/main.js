@@ -18,7 +18,7 @@ const root = document.documentElement;
 
 const album = new Album();
 const result = new ResultView(album);
-const gallery = new Gallery(byId("pictures-list"), { onChoose: choose, onRetry: (picture) => album.retry(picture) });
+const gallery = new Gallery(byId("pictures-list"), { onChoose: visit, onRetry: (picture) => album.retry(picture) });
 const live = new Live({ onKeep: (kept) => album.add([kept]), onToggle: summarise });
 const server = new ServerDrawer({ onBack: () => album.learnLimits() });
 let profile = null;
@@ -30,6 +30,13 @@ function choose(picture) {
   result.choose(picture);
 }
 
+/** A card far down the grid was chosen: what it shows is elsewhere. */
+function visit(picture) {
+  choose(picture);
+  byId("result").scrollIntoView({ block: "nearest" });
+  announce(`${picture.name}: ${stateText(picture)}`);
+}
+
 function announce(text) {
   byId("announcer").textContent = text;
 }
@@ -37,7 +44,7 @@ function announce(text) {
 album.addEventListener("added", ({ detail: pictures }) => {
   for (const picture of pictures) gallery.add(picture);
   choose(pictures[0]);
-  note("");
+  note(null);
   summarise();
 });
 
@@ -70,17 +77,23 @@ function summarise() {
   byId("save-all").hidden = done < all;
 }
 
-function note(text) {
-  byId("intake-note").textContent = text;
+let noted = null;
+
+function note(key) {
+  noted = key;
+  byId("intake-note").textContent = key ? t(key) : "";
 }
 
 // ── what people do ─────────────────────────────────────────────────────────────────────────────────
 
-openIntake({ onFiles: (files) => album.add(files), onNothing: () => note(t("intake.nothing")) });
+openIntake({ onFiles: (files) => album.add(files), onNothing: () => note("intake.nothing") });
 openAbout(() => profile);
 byId("camera").addEventListener("click", () => live.start());
 byId("clear").addEventListener("click", () => album.clear());
-byId("cancel-all").addEventListener("click", () => album.cancelAll());
+byId("cancel-all").addEventListener("click", () => {
+  album.cancelAll();
+  byId("pictures-title").focus();
+});
 byId("save-all-json").addEventListener("click", () => saveJson(album.pictures));
 byId("save-all-csv").addEventListener("click", () => saveCsv(album.pictures));
 byId("shrink").addEventListener("change", (event) => Object.assign(album.settings, { shrink: event.target.checked }));
@@ -101,6 +114,7 @@ function showWords() {
   byId("shrink-text").textContent = t("intake.shrink", { size: bytes(SHRUNK_FROM_BYTES), side: SHRUNK_SIDE });
   gallery.renew();
   result.renew();
+  note(noted);
   summarise();
 }
 

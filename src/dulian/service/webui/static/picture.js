@@ -1,7 +1,7 @@
 // One picture's course from a file to an answer: every state it can be in, and what leads from one to the next.
 import { Unreachable, ask, nextKey, send } from "./api.js";
 import { pixelsOf } from "./pixels.js";
-import { SHRUNK_FROM_BYTES, isCommon, shrunk, thumbnail } from "./prepare.js";
+import { SHRUNK_FROM_BYTES, SHRUNK_SIDE, isCommon, shrunk, thumbnail } from "./prepare.js";
 
 /** States that end a course; all others are on their way. */
 export const ENDED = new Set(["done", "empty", "refused", "failed", "cancelled"]);
@@ -29,6 +29,7 @@ export class Picture extends EventTarget {
     this.state = "waiting";
     this.mustShrink = false;
     this.thumbnail = null;
+    this.side = 0;
     this.drawnByServer = false;
     this.#clear();
   }
@@ -49,6 +50,11 @@ export class Picture extends EventTarget {
   /** Whether another try may end otherwise: the server refuses the same file for the same reason every time. */
   get retriable() {
     return this.state === "failed" || this.state === "cancelled";
+  }
+
+  /** Whether it was too big, and could be shrunk to fit. */
+  get shrinkable() {
+    return this.error?.code === "input_too_large" && this.side > SHRUNK_SIDE && !this.mustShrink;
   }
 
   /** Whether there is a result to show. */
@@ -79,7 +85,7 @@ export class Picture extends EventTarget {
   async run(settings, limits) {
     const { signal } = this.controller;
     try {
-      const parcel = await this.#prepare(settings, limits);
+      const parcel = await this.#prepare(settings, limits, signal);
       if (parcel) await this.#deliver(parcel, signal);
     } catch (error) {
       if (signal.aborted) return;
@@ -89,7 +95,7 @@ export class Picture extends EventTarget {
   }
 
   /** What is to be sent: a common kind that need not be shrunk leaves before it is open. Null ends the course. */
-  async #prepare(settings, limits) {
+  async #prepare(settings, limits, signal) {
     this.become("preparing");
     const opening = this.#open();
     const mayShrink = this.mustShrink || (settings.shrink && this.file.size > SHRUNK_FROM_BYTES);
@@ -98,9 +104,10 @@ export class Picture extends EventTarget {
       const bitmap = await opening;
       if (bitmap && mayShrink) blob = (await shrunk(this.file, bitmap)) ?? this.file;
     }
-    if (this.controller.signal.aborted) return null;
-    if (limits && blob.size > limits.body_bytes) {
-      await opening;
+    const isTooBig = limits && blob.size > limits.body_bytes;
+    if (isTooBig) await opening; // to offer to shrink it
+    signal.throwIfAborted();
+    if (isTooBig) {
       this.#end("refused", { code: "input_too_large", size: blob.size, limit: limits.body_bytes });
       return null;
     }
@@ -113,6 +120,7 @@ export class Picture extends EventTarget {
     this.drawnByServer = bitmap === null;
     if (bitmap && !this.thumbnail) {
       this.thumbnail = thumbnail(bitmap);
+      this.side = Math.max(bitmap.width, bitmap.height);
       this.dispatchEvent(new Event("change"));
     }
     return bitmap;
@@ -167,13 +175,17 @@ export class Picture extends EventTarget {
   async #answer({ status, body, retryAfter }, tries, signal) {
     this.marks.answered = performance.now();
     const error = body?.error ?? { code: "internal", message: `status ${status}` };
-    if (status === 200) this.#finish(body);
+    if (status === 200) this.#finish(body, error);
     else if (status === UNAUTHENTICATED) await this.#waitForKey(signal);
     else if (BUSY.has(status) && ++tries.busy <= MAX_BUSY) await this.#waitFor(retryAfter, signal);
     else this.#end(REFUSALS.has(status) ? "refused" : "failed", error);
   }
 
-  #finish(result) {
+  #finish(result, error) {
+    if (!Array.isArray(result.faces) || !(result.image?.width > 0)) {
+      this.#end("failed", error);
+      return;
+    }
     this.result = result;
     Object.assign(this.sent, { width: result.image.width, height: result.image.height });
     this.become(result.faces.length ? "done" : "empty");

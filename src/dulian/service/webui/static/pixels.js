@@ -10,7 +10,7 @@ export function pixelsOf(picture) {
   const opening = kept.get(picture) ?? open(picture);
   kept.delete(picture); // the newest comes last
   kept.set(picture, opening);
-  const droppable = [...kept.keys()].filter((one) => one !== picture && one !== shown && one.ended);
+  const droppable = [...kept.keys()].filter((one) => one !== picture && one !== shown && one.state !== "preparing");
   for (const oldest of droppable.slice(0, Math.max(0, kept.size - KEPT))) dropPixels(oldest);
   return opening;
 }

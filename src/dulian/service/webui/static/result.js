@@ -28,6 +28,9 @@ export class ResultView {
     this.#picture = picture;
     this.#rendered = null;
     this.#viewer.show(null);
+    for (const id of ["faces", "facts", "downloads"]) byId(id).replaceChildren();
+    for (const id of ["faces-title", "skipped", "download-note"]) byId(id).textContent = "";
+    byId("hint").hidden = true;
     showsPixelsOf(picture);
     byId("result").hidden = picture === null;
     if (picture) this.update(picture);
@@ -55,17 +58,18 @@ export class ResultView {
     this.#viewer.show(bitmap, picture.result, { drawn: picture.drawnByServer });
     byId("canvas").setAttribute("aria-label", this.#describe(picture));
     this.#showFaces(picture, bitmap);
-    this.#showFacts(picture);
+    this.#showFacts(picture, bitmap);
     if (picture.result && !picture.marks.drawn) requestAnimationFrame(() => this.#markDrawn(picture));
   }
 
   /** For whoever measures: from the file's choice to the frame in which its faces were painted. */
   #markDrawn(picture) {
+    if (picture !== this.#picture || !picture.answered) return;
     picture.marks.drawn = performance.now();
     const { added: start, drawn: end } = picture.marks;
     const detail = { ...picture.marks, server: picture.result.timings_ms.total };
     performance.measure("dulian:picture", { start, end, detail });
-    this.#showFacts(picture);
+    this.#listFacts(picture);
   }
 
   #describe({ name, result }) {
@@ -98,15 +102,15 @@ export class ResultView {
     const offers = [];
     if (!picture.ended) offers.push(["pictures.cancel", "cancel", () => picture.cancel()]);
     if (picture.retriable) offers.push(["pictures.retry", "retry", () => this.#album.retry(picture)]);
-    if (picture.error?.code === "input_too_large" && picture.thumbnail) {
+    if (picture.shrinkable) {
       offers.push(["error.shrink", "image", () => this.#album.retry(picture, { mustShrink: true })]);
     }
-    const wanted = offers.map(([key]) => t(key)).join();
+    const wanted = [picture.id, ...offers.map(([key]) => t(key))].join();
     if (box.dataset.offers === wanted) return;
     box.dataset.offers = wanted;
     const hadFocus = box.contains(document.activeElement);
     box.replaceChildren(...offers.map(([key, iconName, onClick]) => button(t(key), { iconName, onClick })));
-    if (hadFocus) box.querySelector("button")?.focus();
+    if (hadFocus) (box.querySelector("button") ?? byId("result-name")).focus();
   }
 
   // ── faces ────────────────────────────────────────────────────────────────────────────────────────
@@ -137,19 +141,33 @@ export class ResultView {
 
   // ── facts and downloads ──────────────────────────────────────────────────────────────────────────
 
-  #showFacts(picture) {
-    byId("facts").replaceChildren(...facts(picture).map((text) => el("li", { text })));
+  #showFacts(picture, bitmap) {
+    this.#listFacts(picture);
     const box = byId("downloads");
     box.hidden = !picture.answered;
     if (!picture.answered) return;
+    const offers = [
+      ["result.json", () => saveJson([picture])],
+      ["result.csv", () => saveCsv([picture])],
+    ];
+    if (bitmap) offers.unshift(["result.jpeg", () => this.#saveJpeg(picture)]);
     box.replaceChildren(
       el("span", { class: "quiet", text: t("result.download") }),
-      ...[
-        ["result.jpeg", () => saveJpeg(picture)],
-        ["result.json", () => saveJson([picture])],
-        ["result.csv", () => saveCsv([picture])],
-      ].map(([key, onClick]) => button(t(key), { iconName: "save", onClick, class: "small" })),
+      ...offers.map(([key, onClick]) => button(t(key), { iconName: "save", onClick, class: "small" })),
     );
+  }
+
+  #listFacts(picture) {
+    byId("facts").replaceChildren(...facts(picture).map((text) => el("li", { text })));
+  }
+
+  async #saveJpeg(picture) {
+    byId("download-note").textContent = "";
+    try {
+      await saveJpeg(picture);
+    } catch {
+      byId("download-note").textContent = t("result.unsaved");
+    }
   }
 }
 

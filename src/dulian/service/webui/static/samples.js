@@ -1,5 +1,5 @@
 // Sample pictures: two that the server has where they were pulled, and what the browser makes of them.
-import { el } from "./dom.js";
+import { el, once } from "./dom.js";
 import { t } from "./texts.js";
 
 const FOLDER = "/static/samples/";
@@ -35,7 +35,7 @@ function offer({ key, make }, bitmap, onPick) {
     canvas.toBlob((blob) => onPick([{ file: blob, name: `${t(`sample.${key}`)}.png` }]), "image/png");
   };
   const label = el("span", { data: { text: `sample.${key}` }, text: t(`sample.${key}`) });
-  return el("li", {}, el("button", { type: "button", class: "sample", on: { click: pick } }, canvas, label));
+  return el("li", {}, el("button", { type: "button", class: "sample", on: { click: once(pick) } }, canvas, label));
 }
 
 function canvasOf(width, height) {

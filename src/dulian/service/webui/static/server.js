@@ -32,6 +32,7 @@ export class ServerDrawer {
   #latest = null;
   #state = "unknown";
   #timer = 0;
+  #keyNote = "";
   #onBack;
 
   /** `onBack()` is called when the server answers again, or accepts a key. */
@@ -53,6 +54,7 @@ export class ServerDrawer {
 
   open() {
     byId("server").hidden = false;
+    for (const trend of this.#trends) trend.reset();
     byId("server-toggle").setAttribute("aria-expanded", "true");
     (this.#state === "locked" ? byId("key") : byId("server-close")).focus();
     this.#look();
@@ -92,17 +94,24 @@ export class ServerDrawer {
     } else {
       this.#state = status === UNAUTHENTICATED ? "locked" : status ? "busy" : "away";
     }
-    ROWS.forEach(({ read, limit }, i) => {
-      this.#trends[i].add(known ? read(body) : null, { limit: (known && limit?.(body)) || null });
-    });
+    if (this.isOpen) this.#follow(known ? body : null);
     this.#render();
+  }
+
+  /** The drawer's lines go on by one step a second; while it is closed nobody looks that often. */
+  #follow(body) {
+    ROWS.forEach(({ read, limit }, i) => {
+      this.#trends[i].add(body && read(body), { limit: (body && limit?.(body)) || null });
+    });
   }
 
   #render() {
     const state = t(`server.${this.#state}`);
     byId("server-toggle").dataset.state = this.#state;
     byId("server-dot-label").textContent = state;
-    byId("server-state").textContent = state;
+    // It is read out when it changes, and must not be each second.
+    if (byId("server-state").textContent !== state) byId("server-state").textContent = state;
+    byId("key-note").textContent = this.#keyNote ? t(this.#keyNote) : "";
     byId("server-state").dataset.state = this.#state;
     byId("key-form").hidden = this.#state !== "locked" && !hasKey();
     byId("trends").hidden = this.#latest === null;
@@ -127,9 +136,13 @@ export class ServerDrawer {
 
   async #submitKey(event) {
     event.preventDefault();
-    useKey(byId("key").value);
+    const isPossible = useKey(byId("key").value);
     byId("key").value = "";
-    await this.#ask();
-    byId("key-note").textContent = t(this.#state === "locked" ? "server.key.wrong" : "server.key.right");
+    this.#keyNote = "";
+    if (isPossible) await this.#ask();
+    const isAccepted = isPossible && (this.#state === "ready" || this.#state === "busy");
+    if (isAccepted) this.#keyNote = "server.key.right";
+    else if (this.#state === "locked") this.#keyNote = "server.key.wrong";
+    this.#render();
   }
 }

@@ -49,15 +49,24 @@ export class Trend {
     this.#figure.setAttribute("aria-label", description);
   }
 
+  /** Forget what was. */
+  reset() {
+    this.#values = [];
+  }
+
   #draw(top) {
     const step = WIDTH / (this.#length - 1);
     const start = this.#length - this.#values.length;
-    const points = this.#values
-      .map((value, i) => (value === null ? null : `${((start + i) * step).toFixed(1)} ${at(value, top)}`))
-      .filter(Boolean);
-    this.#line.setAttribute("d", points.length ? `M${points.join("L")}` : "");
-    const ends = [points[0], points.at(-1)].map((point) => point?.split(" ")[0]);
-    this.#area.setAttribute("d", points.length ? `M${ends[0]} ${HEIGHT}L${points.join("L")}L${ends[1]} ${HEIGHT}Z` : "");
+    const runs = [[]];
+    this.#values.forEach((value, i) => {
+      if (value === null) runs.push([]);
+      else runs.at(-1).push([((start + i) * step).toFixed(1), at(value, top)]);
+    });
+    const known = runs.filter((run) => run.length);
+    const path = (run) => run.map((point) => point.join(" ")).join("L");
+    this.#line.setAttribute("d", known.map((run) => `M${path(run)}`).join(""));
+    const area = (run) => `M${run[0][0]} ${HEIGHT}L${path(run)}L${run.at(-1)[0]} ${HEIGHT}Z`;
+    this.#area.setAttribute("d", known.map(area).join(""));
   }
 }
 

@@ -1,17 +1,19 @@
 // The chosen picture, large: drawn at the screen's own resolution, and asked which face the pointer is on.
-import { drawFaces, subjectsOf } from "./draw.js";
+import { composed, drawComposed, subjectsOf } from "./draw.js";
 
 export class Viewer extends EventTarget {
   #canvas;
   #shown = null;
   #chosen = null;
   #subjects = [];
+  #scaled = document.createElement("canvas");
+  #composition = null;
 
   /** `canvas` fills its parent; `point` and `pick` events carry the id of a face, or null. */
   constructor(canvas) {
     super();
     this.#canvas = canvas;
-    new ResizeObserver(() => this.draw()).observe(canvas.parentElement);
+    new ResizeObserver(() => this.#compose()).observe(canvas.parentElement);
     canvas.addEventListener("pointermove", (event) => this.#tell("point", event));
     canvas.addEventListener("pointerleave", () => this.dispatchEvent(new CustomEvent("point", { detail: null })));
     canvas.addEventListener("click", (event) => this.#tell("pick", event));
@@ -22,30 +24,44 @@ export class Viewer extends EventTarget {
     this.#shown = bitmap && { bitmap, result, drawn };
     this.#chosen = null;
     this.#canvas.parentElement.style.aspectRatio = bitmap ? `${bitmap.width} / ${bitmap.height}` : "";
-    this.draw();
+    this.#compose();
   }
 
   choose(id) {
     if (id === this.#chosen) return;
     this.#chosen = id;
-    this.draw();
+    this.#draw();
   }
 
-  draw() {
+  /** Scale the picture and place the labels anew: what stays as it is while the pointer moves. */
+  #compose() {
     this.#canvas.hidden = !this.#shown;
     if (!this.#shown) return;
-    const { bitmap, result, drawn } = this.#shown;
+    const { bitmap, result } = this.#shown;
     const ratio = devicePixelRatio || 1;
     const [width, height] = this.#fit(bitmap);
     const frame = [Math.round(width * ratio), Math.round(height * ratio)];
     Object.assign(this.#canvas.style, { width: `${width}px`, height: `${height}px` });
-    [this.#canvas.width, this.#canvas.height] = frame;
-    const pen = this.#canvas.getContext("2d");
+    for (const canvas of [this.#canvas, this.#scaled]) [canvas.width, canvas.height] = frame;
+    const pen = this.#scaled.getContext("2d");
     pen.imageSmoothingQuality = "high";
     pen.drawImage(bitmap, 0, 0, ...frame);
-    this.#subjects = result ? subjectsOf(result.faces, { scale: frame[0] / result.image.width, frame, unit: ratio }) : [];
-    const visible = drawn ? this.#subjects.filter(({ id }) => id === this.#chosen) : this.#subjects;
-    drawFaces(pen, visible, frame, { chosen: this.#chosen });
+    const scale = result ? frame[0] / result.image.width : 0;
+    this.#subjects = result ? subjectsOf(result.faces, { scale, frame, unit: ratio }) : [];
+    this.#composition = composed(pen, this.#subjects, frame);
+    this.#draw();
+  }
+
+  #draw() {
+    if (!this.#shown) return;
+    const pen = this.#canvas.getContext("2d");
+    pen.drawImage(this.#scaled, 0, 0);
+    if (!this.#shown.drawn) {
+      drawComposed(pen, this.#composition, { chosen: this.#chosen });
+    } else if (this.#chosen !== null) {
+      const chosen = this.#subjects.filter(({ id }) => id === this.#chosen);
+      drawComposed(pen, composed(pen, chosen, this.#composition.frame), { chosen: this.#chosen });
+    }
   }
 
   /** As large as the room allows, and small pictures at most three times their size. */

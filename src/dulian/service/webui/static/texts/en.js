@@ -63,6 +63,7 @@ export default {
   "result.engine": "{profile} · {engine}",
   "result.timings": "server {total} ms: decode {decode}, detect {detect}, attributes {attributes} · in all {all} ms",
   "result.jpeg": "Annotated JPEG",
+  "result.unsaved": "This picture is too large for this browser to draw, or its file has gone.",
   "result.json": "JSON",
   "result.csv": "CSV",
   "result.download": "Download",
@@ -72,7 +73,7 @@ export default {
   "face.age": "Age",
   "face.years": "{value}",
   "face.interval": "between {low} and {high}",
-  "face.coverage": "{percent} of 100 such bands hold the true age",
+  "face.coverage": "In {percent} of 100 cases the true age is inside",
   "face.axis": "Age between {low} and {high}, most likely {value}, on a scale from 0 to 100",
   "face.gender": "Gender",
   "face.gender.bar": "{percent} % {gender}",
@@ -92,7 +93,7 @@ export default {
   "label.male": "M",
   "label.unknown": "?",
 
-  "status.ok": "sure",
+  "status.ok": "clear",
   "status.uncertain": "uncertain",
   "status.low_quality": "poor picture",
 
@@ -146,6 +147,7 @@ export default {
   "live.insecure": "Browsers give the camera to pages of this machine or over HTTPS only.",
   "live.denied": "The camera was not allowed. Allow it in the browser's settings for this page.",
   "live.missing": "There is no camera.",
+  "live.lost": "The camera is gone. Was it unplugged, or does another program use it?",
   "live.failed": "The camera cannot be used: {reason}",
   "live.closed": "The connection ended; connecting again",
   "live.busy": "The server is busy; some pictures are left out",

@@ -63,6 +63,7 @@ export default {
   "result.engine": "{profile} · {engine}",
   "result.timings": "服务器 {total} 毫秒：解码 {decode}，检测 {detect}，属性 {attributes} · 全程 {all} 毫秒",
   "result.jpeg": "标注图 JPEG",
+  "result.unsaved": "图片太大，浏览器画不出来，或者文件已不在。",
   "result.json": "JSON",
   "result.csv": "CSV",
   "result.download": "下载",
@@ -72,7 +73,7 @@ export default {
   "face.age": "年龄",
   "face.years": "{value} 岁",
   "face.interval": "在 {low} 至 {high} 之间",
-  "face.coverage": "100 个这样的区间里有 {percent} 个包含真实年龄",
+  "face.coverage": "100 次里有 {percent} 次真实年龄在区间内",
   "face.axis": "年龄在 {low} 到 {high} 之间，最可能 {value}，刻度从 0 到 100",
   "face.gender": "性别",
   "face.gender.bar": "{gender} {percent}%",
@@ -92,7 +93,7 @@ export default {
   "label.male": "男",
   "label.unknown": "?",
 
-  "status.ok": "有把握",
+  "status.ok": "清楚",
   "status.uncertain": "没把握",
   "status.low_quality": "画质不足",
 
@@ -146,6 +147,7 @@ export default {
   "live.insecure": "浏览器只允许本机页面或 HTTPS 页面使用摄像头。",
   "live.denied": "没有获得摄像头权限，请在浏览器的网站设置中允许。",
   "live.missing": "没有找到摄像头。",
+  "live.lost": "摄像头断开了，是被拔掉或被其他程序占用了吗？",
   "live.failed": "无法使用摄像头：{reason}",
   "live.closed": "连接断开，正在重新连接",
   "live.busy": "服务器繁忙，跳过了一些画面",
