@@ -234,7 +234,9 @@ def test_the_drawer_shows_how_the_server_is_doing(page: Page, service_url: str) 
     expect(page.locator(".trend-value").nth(0)).to_have_text("0 of 64")
     expect(page.locator(".trend-value").nth(2)).to_contain_text("ms")
     expect(page.locator(".trend-value").nth(5)).to_contain_text(re.compile(r"MB of [\d.]+ GB"))
-    page.wait_for_function("() => document.querySelector('.spark-line').getAttribute('d').split('L').length > 2")
+    page.wait_for_function(
+        "() => (document.querySelector('.spark-line').getAttribute('d') ?? '').split('L').length > 2"
+    )
     label = page.locator(".spark").nth(5).get_attribute("aria-label") or ""
     assert re.match(r"Memory: .* MB of .*; the last \d+ values, from .* MB to .* MB", label)
     page.keyboard.press("Escape")

@@ -62,7 +62,9 @@ def grid(page: Page, samples: Path) -> None:
 def drawer(page: Page, samples: Path) -> None:
     group(page, samples)
     page.click("#server-toggle")
-    page.wait_for_function("() => document.querySelector('.spark-line').getAttribute('d').split('L').length > 4")
+    page.wait_for_function(
+        "() => (document.querySelector('.spark-line').getAttribute('d') ?? '').split('L').length > 4"
+    )
 
 
 def about(page: Page, samples: Path) -> None:

@@ -7,6 +7,7 @@ export class Viewer extends EventTarget {
   #chosen = null;
   #subjects = [];
   #scaled = document.createElement("canvas");
+  #scaledOf = null;
   #composition = null;
 
   /** `canvas` fills its parent; `point` and `pick` events carry the id of a face, or null. */
@@ -36,20 +37,32 @@ export class Viewer extends EventTarget {
   /** Scale the picture and place the labels anew: what stays as it is while the pointer moves. */
   #compose() {
     this.#canvas.hidden = !this.#shown;
-    if (!this.#shown) return;
+    if (!this.#shown) {
+      this.#scaledOf = null; // its pixels are not ours to keep
+      return;
+    }
     const { bitmap, result } = this.#shown;
     const ratio = devicePixelRatio || 1;
     const [width, height] = this.#fit(bitmap);
     const frame = [Math.round(width * ratio), Math.round(height * ratio)];
     Object.assign(this.#canvas.style, { width: `${width}px`, height: `${height}px` });
-    for (const canvas of [this.#canvas, this.#scaled]) [canvas.width, canvas.height] = frame;
-    const pen = this.#scaled.getContext("2d");
-    pen.imageSmoothingQuality = "high";
-    pen.drawImage(bitmap, 0, 0, ...frame);
+    const pen = this.#scale(bitmap, frame);
     const scale = result ? frame[0] / result.image.width : 0;
     this.#subjects = result ? subjectsOf(result.faces, { scale, frame, unit: ratio }) : [];
     this.#composition = composed(pen, this.#subjects, frame);
     this.#draw();
+  }
+
+  /** The picture in the frame's size, as long as it is the same one it was. */
+  #scale(bitmap, frame) {
+    const pen = this.#scaled.getContext("2d");
+    const isSame = this.#scaledOf === bitmap && this.#scaled.width === frame[0] && this.#scaled.height === frame[1];
+    if (isSame) return pen;
+    for (const canvas of [this.#canvas, this.#scaled]) [canvas.width, canvas.height] = frame;
+    this.#scaledOf = bitmap;
+    pen.imageSmoothingQuality = "high";
+    pen.drawImage(bitmap, 0, 0, ...frame);
+    return pen;
   }
 
   #draw() {

@@ -15,7 +15,7 @@ export default {
   "intake.camera": "Use the camera",
   "intake.samples": "Or try a sample",
   "intake.drop": "Let go to analyse",
-  "intake.shrink": "Shrink photos above {size} to {side} px before sending",
+  "intake.shrink": "Shrink photos above {size} to {side} px",
   "intake.shrink.note": "Quicker, and enough for most faces; tiny faces in a crowd need the whole photo.",
   "intake.nothing": "There was no file in that. Save the picture first, then drop or paste the file.",
   "intake.pasted": "pasted picture",
