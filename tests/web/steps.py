@@ -94,6 +94,13 @@ def as_file(image: Image.Image, kind: str, **options: Any) -> bytes:
     return out.getvalue()
 
 
+def enlarged(portrait: bytes) -> bytes:
+    """A JPEG of 2600 × 2600, as large as photos are that are worth shrinking."""
+    data = as_file(Image.open(io.BytesIO(portrait)).convert("RGB").resize((2600, 2600)), "JPEG", quality=99)
+    assert len(data) > 1.5 * 2**20
+    return data
+
+
 def colour_share(png: bytes, colour: tuple[int, int, int], tolerance: int = 12) -> float:
     """How much of a picture has nearly this colour."""
     image = Image.open(io.BytesIO(png)).convert("RGB")

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from PIL import Image
 from playwright.sync_api import Download, Page, expect
-from tests.web.steps import cards, choose_files, colour_share, visit, wait_for_state, wait_for_states
+from tests.web.steps import cards, choose_files, colour_share, enlarged, visit, wait_for_state, wait_for_states
 
 from dulian.api import _COLUMNS
 
@@ -76,14 +76,18 @@ def test_timings_engine_and_profile_are_told(page: Page, service_url: str) -> No
     expect(facts).to_contain_text(re.compile(r"server [\d.]+ ms: decode [\d.]+, detect [\d.]+, attributes [\d.]+"))
 
 
-def test_the_crop_shows_the_face(page: Page, service_url: str) -> None:
+@pytest.mark.parametrize("shrunk", [False, True])
+def test_the_crop_shows_the_face(page: Page, service_url: str, portrait: bytes, shrunk: bool) -> None:
     visit(page, service_url)
-    click_sample(page, 0)
+    choose_files(page, ("me.jpg", enlarged(portrait) if shrunk else portrait))
     wait_for_state(page, "done")
+    if shrunk:
+        expect(page.locator("#facts")).to_contain_text("sent as 2048 × 2048")
     image = Image.open(io.BytesIO(page.locator(".crop").screenshot())).convert("RGB")
-    red, green, blue = image.resize((9, 9)).getpixel((4, 4))  # type: ignore[misc]
-    assert red > green > blue  # skin
-    assert red > 150
+    face = Image.open(io.BytesIO(portrait)).convert("RGB").crop((160, 40, 290, 200))
+    for part, (x, y) in {"forehead": (0.5, 0.3), "cheeks": (0.5, 0.6)}.items():
+        seen, there = (one.resize((9, 9)).getpixel((round(x * 8), round(y * 8))) for one in (image, face))
+        assert max(abs(a - b) for a, b in zip(seen, there, strict=True)) < 45, part  # type: ignore[arg-type]
 
 
 # ── picture and list ─────────────────────────────────────────────────────────────────────────────

@@ -20,6 +20,7 @@ from tests.web.steps import (
     as_file,
     cards,
     choose_files,
+    enlarged,
     seen_texts,
     states,
     visit,
@@ -407,15 +408,15 @@ def test_cancelled_while_it_is_prepared_and_tried_again_is_sent_once(page: Page,
              return open(...given);
            };"""
     )
-    large = as_file(Image.open(io.BytesIO(portrait)).convert("RGB").resize((2600, 2600)), "JPEG", quality=99)
     with faked(analysis) as (_, url):
         page.goto(url)
-        choose_files(page, ("large.jpg", large))
+        choose_files(page, ("large.jpg", enlarged(portrait)))
         wait_for_state(page, "preparing")
         offers = page.locator("#result-offers")
         offers.get_by_role("button", name="Cancel").click()
         offers.get_by_role("button", name="Try again").click()
         wait_for_state(page, "empty")
+        page.wait_for_timeout(1500)
         assert len(analysis.seen) == 1
 
 
