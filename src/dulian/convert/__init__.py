@@ -1,7 +1,8 @@
 """Rewrites published networks as ONNX; needs numpy and onnx, and neither Caffe nor its schema.
 
-What is here: the Caffe reader and writer, TensorFlow.js graphs and face-api's network, the repair of one well-known prototxt, YuNet's open input, dlib's weights
-without subnormal numbers, and the comparison with OpenCV 4's own Caffe importer. Fetching and storing files is not.
+What is here: the Caffe reader and writer, TensorFlow.js graphs and face-api's network, the repair of one well-known
+prototxt, YuNet's open input, dlib's weights without subnormal numbers, and the comparison with OpenCV 4's own Caffe
+importer. Fetching and storing files is not.
 """
 
 from __future__ import annotations
