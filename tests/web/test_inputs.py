@@ -17,6 +17,7 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect
 from tests.service import streams
 from tests.service.services import FakeAnalysis, fake_service
+from tests.service.test_access import in_production
 from tests.web.conftest import find_chromium
 from tests.web.steps import (
     as_file,
@@ -32,6 +33,7 @@ from tests.web.steps import (
 )
 
 import dulian
+from dulian.keys import KeysFile
 from dulian.messages import display_label
 
 OK_COLOUR = (108, 224, 196)
@@ -308,6 +310,24 @@ class TestCamera:
             )
         assert middles[False] < 0.5 < middles[True]
 
+    def test_a_server_that_wants_a_key_is_given_one(self, page: Page, tmp_path: Path) -> None:
+        file = KeysFile(tmp_path / "keys.json")
+        secret, _ = file.create()
+        analysis = FakeAnalysis()
+        with in_production(file, analysis) as url:
+            visit(page, url)
+            page.click("#camera")
+            expect(page.locator("#live-note")).to_have_text("The server wants a key")
+            expect(page.locator("#key")).to_be_focused()
+            before = len(analysis.seen)
+            page.keyboard.type(secret)
+            page.keyboard.press("Enter")
+            expect(page.locator("#live-note")).to_be_empty()
+            expect(page.locator("#live-latency")).to_contain_text("ms behind")
+            assert len(analysis.seen) > before
+            page.locator("#server-close").click()
+            page.click("#live-stop")
+
     def test_a_camera_that_is_lost_is_told(self, page: Page, service_url: str) -> None:
         visit(page, service_url)
         page.click("#camera")
@@ -352,6 +372,30 @@ class TestCamera:
             page.wait_for_function("() => window.answers >= 4")
             assert page.evaluate("() => window.most") == 2
             page.click("#live-stop")
+
+    def test_the_camera_goes_off_however_often_it_was_asked_for(self, page: Page, service_url: str) -> None:
+        page.add_init_script(
+            """window.streams = [];
+               const open = MediaDevices.prototype.getUserMedia;
+               MediaDevices.prototype.getUserMedia = async function (wanted) {
+                 const stream = await open.call(this, wanted);
+                 window.streams.push(stream);
+                 return stream;
+               };"""
+        )
+        visit(page, service_url)
+        page.evaluate("() => { camera.click(); camera.click(); camera.click(); }")
+        page.wait_for_function("() => window.streams.length === 3")
+        expect(page.locator("#live-faces > li").first).to_contain_text("Female")
+        alive = "() => window.streams.flatMap((s) => s.getTracks()).filter((t) => t.readyState === 'live').length"
+        assert page.evaluate(alive) == 1
+        page.click("#live-stop")
+        assert page.evaluate(alive) == 0
+        page.evaluate("() => { camera.click(); document.querySelector('#live-stop').click(); }")
+        page.wait_for_function("() => window.streams.length === 4")
+        page.wait_for_timeout(200)
+        assert page.evaluate(alive) == 0
+        expect(page.locator("#live")).to_be_hidden()
 
 
 class TestWithoutCamera:

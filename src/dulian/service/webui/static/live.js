@@ -15,6 +15,7 @@ const TROUBLE = { busy: "live.busy", closed: "live.closed", locked: "state.locke
 export class Live {
   #onKeep;
   #onToggle;
+  #onLocked;
   #video = byId("video");
   #overlay = byId("overlay");
   #media = null;
@@ -24,10 +25,14 @@ export class Live {
   #turn = 0;
   #note = () => "";
 
-  /** `onKeep({file, name})` gets a picture that the user wants to keep; `onToggle()` is told of opening and closing. */
-  constructor({ onKeep, onToggle }) {
+  /**
+   * `onKeep({file, name})` gets a picture that the user wants to keep; `onToggle()` is told of opening and closing,
+   * `onLocked()` of a server that wants a key.
+   */
+  constructor({ onKeep, onToggle, onLocked }) {
     this.#onKeep = onKeep;
     this.#onToggle = onToggle;
+    this.#onLocked = onLocked;
     byId("live-stop").addEventListener("click", () => this.stop());
     byId("live-snap").addEventListener("click", () => this.#keep());
     byId("live-mirror").addEventListener("change", () => this.#mirror());
@@ -80,7 +85,10 @@ export class Live {
     for (const track of this.#media.getTracks()) track.addEventListener("ended", () => this.#lose(turn));
     this.#frames = new FrameStream(this.#video);
     this.#frames.addEventListener("answer", ({ detail }) => this.#show(detail));
-    this.#frames.addEventListener("trouble", ({ detail }) => this.#say(() => (detail ? t(TROUBLE[detail]) : "")));
+    this.#frames.addEventListener("trouble", ({ detail }) => {
+      this.#say(() => (detail ? t(TROUBLE[detail]) : ""));
+      if (detail === "locked") this.#onLocked();
+    });
     this.#timer = setInterval(() => this.#tell(), WORDS_EVERY_MS);
   }
 

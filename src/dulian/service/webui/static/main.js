@@ -19,7 +19,7 @@ const root = document.documentElement;
 const album = new Album();
 const result = new ResultView(album);
 const gallery = new Gallery(byId("pictures-list"), { onChoose: visit, onRetry: (picture) => album.retry(picture) });
-const live = new Live({ onKeep: (kept) => album.add([kept]), onToggle: summarise });
+const live = new Live({ onKeep: (kept) => album.add([kept]), onToggle: summarise, onLocked: askForKey });
 const server = new ServerDrawer({ onBack: () => album.learnLimits() });
 let profile = null;
 
@@ -52,7 +52,7 @@ album.addEventListener("picture", ({ detail: picture }) => {
   gallery.update(picture);
   result.update(picture);
   profile = picture.result?.model.profile ?? profile;
-  if (picture.state === "locked" && !server.isOpen) server.open();
+  if (picture.state === "locked") askForKey();
   if (picture.ended) announce(`${picture.name}: ${stateText(picture)}`);
   summarise();
 });
@@ -63,6 +63,10 @@ album.addEventListener("cleared", () => {
   summarise();
   byId("choose").focus();
 });
+
+function askForKey() {
+  if (!server.isOpen) server.open();
+}
 
 function summarise() {
   const all = album.pictures.length;
