@@ -43,6 +43,18 @@ def faked(analysis: FakeAnalysis, **limits: Any) -> Iterator[tuple[Service, str]
         yield service, url
 
 
+@contextmanager
+def two_being_analysed(page: Page) -> Iterator[FakeAnalysis]:
+    """Two pictures that stay at the server until they may leave."""
+    analysis = FakeAnalysis()
+    analysis.leave.clear()
+    with faked(analysis, workers=2) as (_, url):
+        visit(page, url)
+        choose_files(page, ("a.png", PNG), ("b.png", PNG))
+        wait_for_states(page, ["analysing", "analysing"])
+        yield analysis
+
+
 @pytest.fixture
 def portrait(samples: Path) -> bytes:
     return (samples / "astronaut.png").read_bytes()
@@ -366,12 +378,7 @@ def test_a_cancelled_analysis_leaves_the_servers_queue(page: Page) -> None:
 
 
 def test_cancelling_in_the_large_view_is_about_the_picture_that_is_shown(page: Page) -> None:
-    analysis = FakeAnalysis()
-    analysis.leave.clear()
-    with faked(analysis, workers=2) as (_, url):
-        visit(page, url)
-        choose_files(page, ("a.png", PNG), ("b.png", PNG))
-        wait_for_states(page, ["analysing", "analysing"])
+    with two_being_analysed(page) as analysis:
         cards(page).nth(1).locator(".card-show").click()
         page.locator("#result-offers").get_by_role("button", name="Cancel").click()
         wait_for_states(page, ["analysing", "cancelled"])
@@ -421,12 +428,7 @@ def test_cancelled_while_it_is_prepared_and_tried_again_is_sent_once(page: Page,
 
 
 def test_a_double_click_on_cancel_does_not_try_again(page: Page) -> None:
-    analysis = FakeAnalysis()
-    analysis.leave.clear()
-    with faked(analysis, workers=2) as (_, url):
-        visit(page, url)
-        choose_files(page, ("a.png", PNG), ("b.png", PNG))
-        wait_for_states(page, ["analysing", "analysing"])
+    with two_being_analysed(page) as analysis:
         cards(page).nth(0).locator(".card-actions button").dblclick()
         page.wait_for_timeout(200)
         assert states(page) == ["cancelled", "analysing"]
