@@ -57,32 +57,28 @@ export class Live {
     if (isNew) byId("live-stop").focus();
     this.#say(() => cameraObstacle() ?? t("live.start"));
     if (cameraObstacle()) return;
-    let media;
     try {
-      media = await openCamera(deviceId);
+      await this.#begin(await openCamera(deviceId), turn);
     } catch (error) {
       if (turn === this.#turn) this.#say(() => explainCamera(error));
-      return;
     }
+  }
+
+  async #begin(media, turn) {
     if (turn !== this.#turn) {
       release(media); // stopped, or started anew, while the browser asked
       return;
     }
     this.#media = media;
-    await this.#begin(turn);
-  }
-
-  async #begin(turn) {
-    this.#video.srcObject = this.#media;
+    this.#video.srcObject = media;
     await this.#video.play();
+    await this.#offerDevices(media);
     if (turn !== this.#turn) return;
     const ratio = this.#video.videoWidth / this.#video.videoHeight;
     this.#video.style.width = `min(100%, ${HEIGHT_VH * ratio}vh)`;
-    await this.#offerDevices();
-    if (turn !== this.#turn) return;
     this.#mirror();
     this.#say(() => "");
-    for (const track of this.#media.getTracks()) track.addEventListener("ended", () => this.#lose(turn));
+    for (const track of media.getTracks()) track.addEventListener("ended", () => this.#lose(turn));
     this.#frames = new FrameStream(this.#video);
     this.#frames.addEventListener("answer", ({ detail }) => this.#show(detail));
     this.#frames.addEventListener("trouble", ({ detail }) => {
@@ -123,9 +119,9 @@ export class Live {
     byId("live-note").textContent = words();
   }
 
-  async #offerDevices() {
+  async #offerDevices(media) {
     const cameras = await listCameras();
-    const current = this.#media.getVideoTracks()[0].getSettings().deviceId;
+    const current = media.getVideoTracks()[0].getSettings().deviceId;
     const select = byId("live-device");
     select.replaceChildren(...cameras.map(({ deviceId, label }) => el("option", { value: deviceId, text: label })));
     select.value = current;
