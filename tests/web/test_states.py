@@ -144,7 +144,7 @@ def test_a_damaged_file_is_refused(page: Page, service_url: str, portrait: bytes
 
 def test_an_empty_file_is_refused(page: Page, service_url: str) -> None:
     visit(page, service_url)
-    assert refused(page, "empty.jpg", b"")
+    assert refused(page, "empty.jpg", b"") == "The file is empty."
 
 
 def test_a_file_above_the_limit_is_refused_before_it_is_sent(page: Page, portrait: bytes) -> None:

@@ -2,7 +2,7 @@
 import { byId, el } from "./dom.js";
 import { onLanguage, t } from "./texts.js";
 
-export const FIGURES = {
+const FIGURES = {
   standard: { gender: 84.7, error: 6.6, coverage: 90.3, width: 28, found: 88.0, precision: 92.8 },
   classic: { gender: 77.7, error: 13.4, coverage: 90.4, width: 50, found: 45.0, precision: 99.6 },
 };

@@ -47,7 +47,7 @@ export function placeLabels(frameWh, faces, { gapPx = 0, coverFaces = true, take
 }
 
 /** What no label may cover: a rectangle round each eye, or the band they are likely in when they are unknown. */
-export function eyeZones(box, eyes) {
+function eyeZones(box, eyes) {
   const [x1, y1, x2, y2] = box;
   const height = y2 - y1;
   if (!eyes || !eyes.flat().every(Number.isFinite)) {

@@ -4,7 +4,7 @@ import { pixelsOf } from "./pixels.js";
 import { SHRUNK_FROM_BYTES, SHRUNK_SIDE, isCommon, shrunk, thumbnail } from "./prepare.js";
 
 /** States that end a course; all others are on their way. */
-export const ENDED = new Set(["done", "empty", "refused", "failed", "cancelled"]);
+const ENDED = new Set(["done", "empty", "refused", "failed", "cancelled"]);
 
 // How often one upload may break while the server is there, and how often it may be too busy, before we give up.
 const MAX_BROKEN = 3;
@@ -97,6 +97,12 @@ export class Picture extends EventTarget {
   /** What is to be sent: a common kind that need not be shrunk leaves before it is open. Null ends the course. */
   async #prepare(settings, limits, signal) {
     this.become("preparing");
+    if (this.file.size === 0) {
+      await this.file.arrayBuffer(); // Chromium gives no size to a file that has gone either; this throws then
+      signal.throwIfAborted();
+      this.#end("refused", { code: "empty" });
+      return null;
+    }
     const opening = this.#open();
     const mayShrink = this.mustShrink || (settings.shrink && this.file.size > SHRUNK_FROM_BYTES);
     let blob = this.file;

@@ -20,10 +20,6 @@ export class ResultView {
     this.#viewer.addEventListener("pick", ({ detail }) => this.#pick(detail));
   }
 
-  get picture() {
-    return this.#picture;
-  }
-
   choose(picture) {
     this.#picture = picture;
     this.#rendered = null;

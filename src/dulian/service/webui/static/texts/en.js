@@ -130,6 +130,7 @@ export default {
   "error.inference_failed": "Something is wrong inside the server.",
   "error.session_shared": "Something is wrong inside the server.",
   "error.internal": "Something is wrong inside the server.",
+  "error.empty": "The file is empty.",
   "error.unreadable": "The file cannot be read any more. Was it moved or changed?",
   "error.broken": "The connection broke several times.",
   "error.limit": "It has {size}; this server takes {limit}.",

@@ -130,6 +130,7 @@ export default {
   "error.inference_failed": "服务器内部出错。",
   "error.session_shared": "服务器内部出错。",
   "error.internal": "服务器内部出错。",
+  "error.empty": "文件是空的。",
   "error.unreadable": "文件已无法读取，是否被移动或改动过？",
   "error.broken": "连接多次中断。",
   "error.limit": "它有 {size}，这台服务器最多接受 {limit}。",
