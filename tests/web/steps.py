@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import FileChooser, Locator, Page, expect
 
 File = tuple[str, bytes]
 ENDED = ("done", "empty", "refused", "failed", "cancelled")
@@ -37,6 +37,21 @@ def visit(page: Page, url: str, query: str = "") -> None:
 def choose_files(page: Page, *files: File) -> None:
     payload = [{"name": name, "mimeType": "application/octet-stream", "buffer": data} for name, data in files]
     page.set_input_files("#file-input", payload)  # type: ignore[arg-type]
+
+
+def watch_dialogs(page: Page) -> list[FileChooser]:
+    """File dialogs from now on. Before :func:`visit`: the browser is told to hand them over without waiting for its
+    answer, and one that opens before that is lost."""
+    dialogs: list[FileChooser] = []
+    page.on("filechooser", lambda dialog: dialogs.append(dialog))
+    return dialogs
+
+
+def next_dialog(page: Page, dialogs: list[FileChooser]) -> FileChooser:
+    """The dialog that opens, or has opened."""
+    if not dialogs:
+        page.wait_for_event("filechooser")
+    return dialogs.pop(0)
 
 
 def dispatch(page: Page, files: Iterable[File], *events: str) -> None:
