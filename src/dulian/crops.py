@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dulian.faces import Detection
 from dulian.geometry import aligned_template, similarity_transform, square_around
 from dulian.image import Image, crop_rect, resize, to_grey
-from dulian.models.rows import AlignedCrop, CropSpec, SquareCrop
+from dulian.models.rows import AlignedCrop, BareCrop, CropSpec, SquareCrop
 
 # Aligned crops up to this side are halved from crops of twice the side.
 HALF_OF_ANOTHER = 32
@@ -61,8 +61,13 @@ def cut_face(image: Image, detection: Detection, spec: CropSpec) -> Image:
         points = np.array(list(detection.landmarks), np.float64)
         target = aligned_template(spec.eye_distance, spec.eye_height, spec.side)
         return align(image, similarity_transform(points, target), spec.side)
-    margin, grey = (spec.margin, spec.grey) if isinstance(spec, SquareCrop) else (spec.fallback_margin, False)
-    return crop_rect(image, tuple(square_around(detection.box, margin)), (spec.side, spec.side), grey=grey)
+    if isinstance(spec, BareCrop):
+        bare = detection.box.clipped((image.shape[1], image.shape[0]))
+        return crop_rect(image, bare, (spec.side, spec.side))
+    if isinstance(spec, SquareCrop):
+        square = square_around(detection.box, spec.margin, spec.down)
+        return crop_rect(image, square, (spec.side, spec.side), grey=spec.grey)
+    return crop_rect(image, square_around(detection.box, spec.fallback_margin), (spec.side, spec.side))
 
 
 def align(image: Image, matrix: NDArray[np.float64], side: int) -> Image:

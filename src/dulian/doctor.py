@@ -104,7 +104,7 @@ def _engine_state(name: str) -> str:
 
 def _profile_state(store: ModelStore, name: str) -> str:
     """``ready``, or the worst that is wrong with its weights."""
-    states = [store.inspect(row) for row in PROFILES[name].rows]
+    states = tuple(dict.fromkeys(store.inspect(row) for row in PROFILES[name].rows))
     damaged = [state.note or state.file.name for state in states if state.state == "damaged"]
     missing = [state.file.name for state in states if state.state == "missing"]
     if damaged:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -15,7 +15,7 @@ import cv2
 from dulian.analyzer import Analyzer, Confidence, Detail
 from dulian.calibration import Calibration
 from dulian.errors import UnknownNameError
-from dulian.faces import ModelInfo
+from dulian.faces import Attribute, ModelInfo
 from dulian.machine import give_back_memory
 from dulian.models import AttributeEstimator, Detector
 from dulian.models.classifier import Classifier
@@ -36,7 +36,7 @@ from dulian.store import ModelStore
 from dulian.turning import TurnRules
 
 # Raise it when decoding, fitting, cropping or quality change an answer: it is part of the digest.
-PREPROCESSING_VERSION = 5
+PREPROCESSING_VERSION = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,11 @@ class AnalyzerFactory:
     sessions: Mapping[str, SessionFactory]
     solo_sessions: Mapping[str, SessionFactory] | None = None
 
-    def new_analyzer(self) -> Analyzer:
-        """An analyzer that belongs to the calling thread."""
+    def new_analyzer(self, wrap: Callable[[AttributeEstimator], AttributeEstimator] | None = None) -> Analyzer:
+        """An analyzer that belongs to the calling thread; ``wrap`` puts something round each of its estimators."""
+        estimators = [make_estimator(row, self.sessions[row.name].new_session()) for row in self.profile.estimators]
         return self._assemble(
-            self.sessions[self.profile.detector.name],
-            [make_estimator(row, self.sessions[row.name].new_session()) for row in self.profile.estimators],
+            self.sessions[self.profile.detector.name], [*map(wrap, estimators)] if wrap else estimators
         )
 
     @property
@@ -105,7 +105,9 @@ def open_profile(
         UnknownNameError: No such engine, or the engine cannot run this profile.
         WeightsError: Weights are missing or damaged.
     """
-    check_profile(profile)
+    table = load_calibration(profile)
+    calibration = Calibration.from_dict(table)
+    check_profile(profile, calibration)
     name = choose_engine(engine, precision)
     runtime_row = find_runtime(name)
     runtime = load_runtime(runtime_row)
@@ -123,9 +125,8 @@ def open_profile(
             solo[row.name] = opened[row.name] if share == threads else open_weights(threads=share, workers=1)
         digests.append(weights.sha256)
     give_back_memory()
-    calibration = load_calibration(profile)
-    model = ModelInfo(profile.name, name, _digest(profile, calibration, digests, precision))
-    return AnalyzerFactory(profile, model, Calibration.from_dict(calibration), opened, solo or None)
+    model = ModelInfo(profile.name, name, _digest(profile, table, digests, precision))
+    return AnalyzerFactory(profile, model, calibration, opened, solo or None)
 
 
 def make_detector(profile: Profile, session: Session) -> Detector:
@@ -146,17 +147,24 @@ def make_estimator(row: ModelRow, session: Session) -> AttributeEstimator:
     raise UnknownNameError(f"{row.name} reads no attributes")
 
 
-def check_profile(profile: Profile) -> None:
-    """Refuse a profile in which two networks claim the same attribute.
+def check_profile(profile: Profile, calibration: Calibration) -> None:
+    """Refuse a profile whose networks and calibration tables do not fit together.
 
     Raises:
-        UnknownNameError: They do.
+        UnknownNameError: A table misses one of the networks, or names another; two networks bear one name.
     """
-    seen: set[str] = set()
-    for row in profile.rows:
-        if twice := seen & row.provides:
-            raise UnknownNameError(f"profile {profile.name!r}: {min(twice)} is provided twice, again by {row.name}")
-        seen |= row.provides
+    names = [row.name for row in profile.rows]
+    if len(set(names)) < len(names):
+        raise UnknownNameError(f"profile {profile.name!r} has two networks of the same name")
+    tables: tuple[tuple[Attribute, Collection[str]], ...] = (
+        ("age", calibration.age.sources),
+        ("gender", calibration.gender.sources),
+    )
+    for attribute, sources in tables:
+        providers = {row.name for row in profile.estimators if attribute in row.provides}
+        if providers and providers != set(sources):
+            odd = ", ".join(sorted(providers ^ set(sources)))
+            raise UnknownNameError(f"profile {profile.name!r}: the {attribute} table and the networks differ in {odd}")
 
 
 def load_calibration(profile: Profile) -> dict[str, Any]:
@@ -178,7 +186,10 @@ _THRESHOLDS = (
     *("min_confidence", "sure_confidence", "retry_confidence", "doubt_confidence"),
     *("nms_iou_threshold", "detection_side", "glance", "reduced_side", "detail_px"),
 )
-_FEEDING = ("colour_order", "mean", "scale", "crop", "age_output", "age_years", "gender_output", "gender_labels")
+_FEEDING = (
+    *("colour_order", "mean", "scale", "crop", "mirror"),
+    *("age_output", "age_years", "gender_output", "gender_labels"),
+)
 
 
 def _digest(profile: Profile, calibration: Mapping[str, Any], weights: list[str], precision: Precision) -> str:

@@ -105,10 +105,13 @@ def _round_up(value: int, multiple_of: int) -> int:
     return -(-value // multiple_of) * multiple_of
 
 
-def square_around(box: BoundingBox, margin: float) -> BoundingBox:
-    """The square centred on a box, its side the longer box side enlarged by ``margin`` of itself on each side."""
+def square_around(box: BoundingBox, margin: float, down: float = 0.0) -> BoundingBox:
+    """The square round a box, its side the longer box side enlarged by ``margin`` of itself on each side.
+
+    It is centred on the box, but for a shift downwards by ``down`` of its own side.
+    """
     half = max(box.width, box.height) * (0.5 + margin)
-    centre_x, centre_y = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
+    centre_x, centre_y = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2 + 2 * half * down
     return BoundingBox(centre_x - half, centre_y - half, centre_x + half, centre_y + half)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from dulian.faces import Detection
 from dulian.image import Image
 from dulian.models import DetectionOutcome, Detector
+from dulian.models.looks import ShrunkDetector, without_tiles
 from dulian.models.rows import Glance
 from dulian.views import LARGE_PIXELS, Turn, look_sized, turned
 
@@ -23,8 +24,14 @@ TURN_MARGIN = 0.04
 # photos the same ones are turned as by looking closely from all sides.
 GLIMPSE_CONFIDENCE = 0.3
 GLIMPSE_MARGIN = 0.1
+# Less than this in a shrunk upright picture, and no side of it shows a face that fills the frame.
+FILLING_TRACE = 0.3
 # From this many times a glimpse's side on, four of them cost less than three looks.
 GLIMPSE_FROM = 1.25
+
+
+Look = tuple[Image, DetectionOutcome, Turn]
+"""A picture as it was seen, what was found in it, and how it was turned for that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,32 +40,67 @@ class TurnRules:
 
     A face of confidence ``sure`` leaves it as it is; after a turn only faces of ``retry`` and more count. With the
     detector's ``glance`` a look of that size tells whether a turn is worth a closer one; without, all looks cost the
-    same.
+    same. Where no face is found upright, one of confidence ``filling`` that fills the frame may be found in a shrunk
+    picture; with None there is no such look. A picture whose best face stays below ``lone`` has none.
     """
 
     sure: float
     retry: float
     glance: Glance | None = None
+    filling: float | None = None
+    lone: float = 0.0
 
 
-def look_from_all_sides(
-    detector: Detector, image: Image, threshold: float, rules: TurnRules
-) -> tuple[Image, DetectionOutcome, Turn]:
+def look_from_all_sides(detector: Detector, image: Image, threshold: float, rules: TurnRules) -> Look:
     """What is found upright, else after a turn; the picture as it was seen comes along.
 
-    Of a large picture the turned ones are smaller, so that it is not copied three times.
+    Of a large picture the turned ones are smaller, so that it is not copied three times, and seen without tiles.
     """
-    best: tuple[Image, DetectionOutcome, Turn] = image, detector.detect(image, min_confidence=threshold), 0
+    best: Look = image, detector.detect(image, min_confidence=threshold), 0
     if best_confidence(best[1].detections) >= rules.sure:
         return best
     upright = look_sized(image) if image.shape[0] * image.shape[1] > LARGE_PIXELS else image
-    for turn in promising_turns(detector, upright, rules.glance):
+    plain = without_tiles(detector)
+    # First: a face that fills the frame is often seen more clearly after a wrong turn.
+    if not best[1].detections and (filled := look_at_filled_frame(plain, upright, threshold, rules)):
+        return filled
+    for turn in promising_turns(plain, upright, rules.glance):
         view = turned(upright, turn)
-        outcome = detector.detect(view, min_confidence=threshold)
+        outcome = plain.detect(view, min_confidence=threshold)
         certain = [found for found in outcome.detections if found.confidence >= rules.retry]
         if clearly_better(certain, best[1].detections):
             best = view, outcome, turn
-    return best
+    return reject_lone(best, rules.lone)
+
+
+def look_at_filled_frame(detector: Detector, upright: Image, threshold: float, rules: TurnRules) -> Look | None:
+    """A face that fills the frame, upright or after a turn, if there is one.
+
+    Where a shrunk upright look shows no trace of it there are no others. All of them are small.
+    """
+    if rules.filling is None:
+        return None
+    shrunk = ShrunkDetector(detector)
+
+    def look(turn: Turn) -> Look:
+        view = turned(upright, turn)
+        return view, shrunk.detect(view, min_confidence=min(threshold, FILLING_TRACE)), turn
+
+    looks = [look(0)]
+    if FILLING_TRACE <= best_confidence(looks[0][1].detections) < rules.sure:
+        looks += map(look, RETRY_TURNS)
+    view, outcome, turn = max(looks, key=lambda look: best_confidence(look[1].detections) - TURN_MARGIN * (look[2] > 0))
+    least = max(threshold, rules.filling, rules.retry if turn else 0.0)
+    faces = tuple(found for found in outcome.detections if found.confidence >= least)
+    return (view, DetectionOutcome(faces), turn) if faces else None
+
+
+def reject_lone(look: Look, lone: float) -> Look:
+    """The look without its faces, if even the best of them is too doubtful to be the only reason to see any."""
+    view, outcome, turn = look
+    if not outcome.detections or best_confidence(outcome.detections) >= lone:
+        return look
+    return view, DetectionOutcome((), max(outcome.detections, key=lambda found: found.confidence)), turn
 
 
 def promising_turns(detector: Detector, upright: Image, glance: Glance | None) -> Sequence[Turn]:

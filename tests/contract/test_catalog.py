@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from tests.fakes import FakeSession
 
+from dulian.calibration import Calibration
 from dulian.errors import UnknownNameError
 from dulian.factory import check_profile, load_calibration, make_detector, make_estimator
-from dulian.models.catalog import DLIB_AGE, PROFILES, SAMPLES, all_rows, find_profile
+from dulian.models.catalog import PROFILES, SAMPLES, all_rows, find_profile
 from dulian.models.classifier import Classifier
+from dulian.models.networks import DLIB_AGE, DLIB_GENDER
 from dulian.models.rows import ModelRow, Package, SquareCrop, WeightsFile
 from dulian.runtimes import find_runtime, load_runtime
 from dulian.store import ModelStore
@@ -64,7 +66,7 @@ def test_every_row_loads_and_answers_in_its_own_shape(model_store: ModelStore, r
     session = load_runtime(runtime).open_weights(model_store.load(row), threads=1).new_session()
     image = np.random.default_rng(0).integers(0, 255, (227, 227, 3), np.uint8)
     if row.provides == {"detection"}:
-        profile = next(profile for profile in PROFILES.values() if profile.detector is row)
+        profile = next(profile for profile in PROFILES.values() if profile.detector == row)
         outcome = make_detector(profile, session).detect(image, min_confidence=0.99)
         assert outcome.detections == ()
         return
@@ -73,7 +75,7 @@ def test_every_row_loads_and_answers_in_its_own_shape(model_store: ModelStore, r
     scores = estimator.estimate(crops)
     if row.age_output:
         assert scores.age is not None
-        assert scores.age.probabilities.shape == (10, len(row.age_years))
+        assert scores.age.probabilities.shape == (10, len(row.age_years) or 1)
         np.testing.assert_allclose(scores.age.probabilities.sum(axis=1), 1, atol=1e-4)
     if row.gender_output:
         assert scores.female is not None
@@ -83,28 +85,41 @@ def test_every_row_loads_and_answers_in_its_own_shape(model_store: ModelStore, r
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 def test_every_profile_is_whole_and_calibrated(profile) -> None:  # type: ignore[no-untyped-def]
-    check_profile(profile)
+    check_profile(profile, Calibration.from_dict(load_calibration(profile)))
     assert frozenset().union(*(row.provides for row in profile.rows)) == {"detection", "age", "gender"}
-    table = load_calibration(profile)
-    assert table["age"]["quantiles"] == sorted(table["age"]["quantiles"])
-    assert table["age"]["coverages"][0] <= 0.5
-    assert table["age"]["coverages"][-1] >= 0.99
+    coverages = load_calibration(profile)["age"]["coverages"]
+    assert coverages[0] <= 0.5
+    assert coverages[-1] >= 0.99
 
 
-def test_two_networks_that_claim_one_attribute_are_refused() -> None:
-    twice = replace(PROFILES["standard"], estimators=(DLIB_AGE, replace(DLIB_AGE, name="another")))
-    with pytest.raises(UnknownNameError, match="age is provided twice"):
-        check_profile(twice)
+@pytest.mark.parametrize(
+    ("estimators", "told"),
+    [
+        (
+            (DLIB_AGE, DLIB_GENDER, replace(DLIB_AGE, name="another")),
+            "the age table and the networks differ in another",
+        ),
+        (
+            (DLIB_AGE, replace(DLIB_GENDER, name="other")),
+            "the gender table and the networks differ in dlib_gender, other",
+        ),
+        ((DLIB_AGE, DLIB_GENDER, DLIB_AGE), "two networks of the same name"),
+    ],
+)
+def test_networks_that_no_table_knows_are_refused(estimators: tuple[ModelRow, ...], told: str) -> None:
+    standard = PROFILES["standard"]
+    with pytest.raises(UnknownNameError, match=told):
+        check_profile(replace(standard, estimators=estimators), Calibration.from_dict(load_calibration(standard)))
 
 
 def test_an_unknown_profile_names_the_known_ones() -> None:
-    with pytest.raises(UnknownNameError, match="choose from standard, classic"):
+    with pytest.raises(UnknownNameError, match="choose from standard, accurate, classic, classic-article"):
         find_profile("best")
 
 
 def test_only_networks_that_are_always_fed_alike_keep_their_buffers() -> None:
     assert {row.name for profile in PROFILES.values() for row in profile.rows if row.one_shape} == {
-        *("res10_ssd", "age_net", "gender_net")
+        *("res10_ssd", "age_net", "gender_net", "age_net_bare", "gender_net_bare")
     }
 
 

@@ -8,7 +8,8 @@ import pytest
 from tests.contract.test_runtimes import OPENCV_MAJOR, open_row
 
 from dulian.image import Image, decode_image
-from dulian.models.catalog import PROFILES, RES10_SSD, YUNET
+from dulian.models.catalog import PROFILES
+from dulian.models.networks import RES10_SSD, YUNET
 from dulian.models.res10_ssd import Res10Ssd
 from dulian.models.yunet import YuNet
 from dulian.store import ModelStore

@@ -24,6 +24,18 @@ DEV_PHOTOS = (
     "formats/woman_gray16.png",
 )
 
+# Labelled faces with head and shoulders, every eighth of them: all ages, both genders, two sources.
+AAF_FACES = (
+    "00000A02 07455A02 07389A02 01059A17 08405A20 02784A27 08965A27 09252A29 "
+    "04901A38 11445A43 00197A04 07615A05 07649A06 06361A51 12276A53 07357A80 "
+    "13093A72 13152A74 00627A11 07840A09 07498A03 08046A13 09942A33 12306A54 "
+)
+FAIRFACE_FACES = "0458 0161 0014 0192 0187 0214 0113 0371 0270 0208 0389 0437"
+DEV_FACES = (
+    *(f"faces/aaf/{name}.jpg" for name in AAF_FACES.split()),
+    *(f"faces/fairface/fairface_{name}.jpg" for name in FAIRFACE_FACES.split()),
+)
+
 
 def sample_pictures(samples: Path) -> dict[str, bytes]:
     """Encoded pictures by name, all made from the public-domain samples."""

@@ -19,7 +19,8 @@ from dulian.geometry import iou
 from dulian.models.catalog import PROFILES
 from dulian.runtimes import RUNTIMES
 from dulian.store import ModelStore
-from tests.golden.pictures import DEV_PHOTOS, sample_pictures
+from tests.golden.pictures import DEV_FACES, DEV_PHOTOS, sample_pictures
+from tests.golden.renew import essence
 
 ANSWERS = Path(__file__).parent / "answers"
 ONNX_ENGINES = [name for name, row in RUNTIMES.items() if row.format == "onnx"]
@@ -74,6 +75,19 @@ def test_samples_answer_as_kept(analyzer: FaceAnalyzer, profile: str, pictures: 
 @pytest.mark.parametrize("photo", DEV_PHOTOS)
 def test_photos_answer_as_kept(analyzer: FaceAnalyzer, profile: str, dev_data: Path, photo: str) -> None:
     check(analyzer.analyze(dev_data / photo).to_dict()["faces"], expected(profile)[photo], photo)
+
+
+@pytest.mark.dev_data
+def test_labelled_faces_answer_as_kept(analyzer: FaceAnalyzer, profile: str, dev_data: Path) -> None:
+    kept: dict[str, list[float]] = json.loads((ANSWERS / f"{profile}.faces.json").read_text())
+    assert list(kept) == list(DEV_FACES)
+    assert sum(map(bool, kept.values())) >= 35
+    for name, expected_values in kept.items():
+        found = essence(analyzer.analyze(dev_data / name))
+        assert len(found) == len(expected_values), name
+        if found:
+            assert found[:3] == pytest.approx(expected_values[:3], abs=1.5), name
+            assert found[3] == pytest.approx(expected_values[3], abs=0.03), name
 
 
 @pytest.mark.parametrize("engine", ONNX_ENGINES)

@@ -164,5 +164,6 @@ def test_what_answers_is_described(service: Service, url: str) -> None:
     models = schema.Models.model_validate(httpx.get(f"{root}/v1/models").json())
     assert [network.name for network in models.networks] == [row.name for row in find_profile("standard").rows]
     assert models.digest == service.model.digest
+    assert httpx.get(root + models.card).headers["content-type"] == "text/html; charset=utf-8"
     status = schema.Status.model_validate(httpx.get(f"{root}/v1/status").json())
     assert (status.profile, status.workers) == ("standard", WORKERS)

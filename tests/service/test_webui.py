@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import re
 from importlib import resources
 from pathlib import Path
@@ -25,6 +27,20 @@ def fetch(path: str, samples: Path | None = None, **headers: str) -> httpx.Respo
                 return await client.get(path, headers=headers)
 
     return asyncio.run(get())
+
+
+def test_the_model_card_may_use_its_own_style_and_nothing_else() -> None:
+    answer = fetch("/model-card")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    style = re.search(r"<style>(.*?)</style>", answer.text, re.DOTALL)
+    assert style
+    digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; frame-ancestors 'none'"
+    assert answer.headers["content-security-policy"] == policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert not re.search(r"""(src|href)=["']|style=["']|https?:""", answer.text)
+    assert fetch("/model-card", **{"If-None-Match": answer.headers["etag"]}).status_code == 304
 
 
 def test_the_page_is_html_under_a_strict_policy() -> None:
@@ -55,8 +71,9 @@ def test_what_the_page_names_is_there_and_all_of_it_is_ours() -> None:
     html = assets()["index.html"].body.decode()
     named = set(re.findall(r'(?:src|href)="([^"#]+)"', html))
     assert {"/static/main.js", "/static/style/base.css", "/static/theme.js"} < named
-    assert all(name.startswith("/static/") or name == "/docs" for name in named)
-    assert {name.removeprefix("/static/") for name in named - {"/docs"}} <= set(assets())
+    others = {"/docs", "/model-card"}
+    assert all(name.startswith("/static/") or name in others for name in named)
+    assert {name.removeprefix("/static/") for name in named - others} <= set(assets())
     for name, asset in assets().items():
         text = asset.body.decode()
         for module in re.findall(r'from "\./([\w./]+)"', text):

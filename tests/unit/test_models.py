@@ -9,8 +9,9 @@ import pytest
 from tests.fakes import FakeSession
 
 from dulian.errors import InferenceError
-from dulian.models.catalog import DLIB_GENDER, RES10_SSD, YUNET, all_rows
+from dulian.models.catalog import all_rows
 from dulian.models.classifier import Classifier
+from dulian.models.networks import DLIB_GENDER, RES10_SSD, YUNET
 from dulian.models.res10_ssd import Res10Ssd
 from dulian.models.rows import Glance, ModelRow
 from dulian.models.yunet import STRIDES, YuNet, decode
@@ -24,7 +25,14 @@ FEEDING = {
     "yunet": ("bgr", (0.0, 0.0, 0.0), 1.0),
     "dlib_age": ("rgb", (122.782, 117.001, 104.298), 1 / 256),
     "dlib_gender": ("rgb", (122.782, 117.001, 104.298), 1 / 256),
+    "face_api_age": ("rgb", (122.782, 117.001, 104.298), 1 / 255),
+    "face_api_gender": ("rgb", (122.782, 117.001, 104.298), 1 / 255),
+    "faceres_deep": ("bgr", (103.939, 116.779, 123.68), 1.0),
 }
+FEEDING["age_net_bare"], FEEDING["gender_net_bare"] = FEEDING["age_net"], FEEDING["gender_net"]
+
+
+ONE_LOOK = replace(DLIB_GENDER, mirror=False)
 
 
 @pytest.mark.parametrize("row", all_rows(), ids=lambda row: row.name)
@@ -100,7 +108,7 @@ def test_a_classifier_cuts_crowds_into_batches() -> None:
             return {"probabilities": np.tile(np.float32([0.25, 0.75]), (len(tensor), 1))}
 
     session = Counting()
-    scores = Classifier(DLIB_GENDER, session).estimate([np.zeros((32, 32, 3), np.uint8)] * 19)
+    scores = Classifier(ONE_LOOK, session).estimate([np.zeros((32, 32, 3), np.uint8)] * 19)
     assert [len(tensor) for tensor in session.seen] == [8, 8, 3]
     assert scores.female is not None
     assert scores.female.tolist() == [0.25] * 19
@@ -108,7 +116,7 @@ def test_a_classifier_cuts_crowds_into_batches() -> None:
 
 def test_a_classifier_turns_rgb_where_its_row_says_so() -> None:
     session = FakeSession(probabilities=np.float32([[0.5, 0.5]]))
-    Classifier(DLIB_GENDER, session).estimate([np.full((32, 32, 3), (1, 2, 3), np.uint8)])
+    Classifier(ONE_LOOK, session).estimate([np.full((32, 32, 3), (1, 2, 3), np.uint8)])
     expected = (np.float32([3, 2, 1]) - np.float32(DLIB_GENDER.mean)) / 256
     np.testing.assert_allclose(session.seen[0][0, :, 0, 0], expected, rtol=1e-5)
 
@@ -116,9 +124,65 @@ def test_a_classifier_turns_rgb_where_its_row_says_so() -> None:
 @pytest.mark.parametrize("broken", [[0.9, 0.9], [np.nan, 1.0], [0.0, 0.0]])
 def test_answers_that_are_no_probabilities_are_our_error(broken: list[float]) -> None:
     with pytest.raises(InferenceError, match="dlib_gender"):
-        Classifier(DLIB_GENDER, FakeSession(probabilities=np.float32([broken]))).estimate(
+        Classifier(ONE_LOOK, FakeSession(probabilities=np.float32([broken]))).estimate(
             [np.zeros((32, 32, 3), np.uint8)]
         )
+
+
+class Brightness(FakeSession):
+    """Answers with what it sees: the mean of each picture's left half, as a share."""
+
+    def _run(self, tensor: Tensor) -> dict[str, Tensor]:
+        super()._run(tensor)
+        return {"said": tensor[..., : tensor.shape[-1] // 2].mean(axis=(1, 2, 3))[:, None] / 255}
+
+
+SHARE = replace(
+    ONE_LOOK, mean=(0.0, 0.0, 0.0), scale=1.0, gender_output="said", gender_labels=("female",), mirror=True, max_batch=4
+)
+
+
+def half_lit(share: float) -> np.ndarray:
+    crop = np.zeros((32, 32, 3), np.uint8)
+    crop[:, :16] = round(255 * share)
+    return crop
+
+
+@pytest.mark.parametrize(("max_batch", "runs"), [(4, [4, 2]), (1, [1, 1, 1, 1, 1, 1])])
+def test_a_mirrored_look_is_averaged_with_the_straight_one(max_batch: int, runs: list[int]) -> None:
+    session = Brightness()
+    row = replace(SHARE, max_batch=max_batch)
+    scores = Classifier(row, session).estimate([half_lit(0.2), half_lit(0.6), half_lit(1.0)])
+    assert scores.female is not None
+    assert scores.female == pytest.approx([0.1, 0.3, 0.5])
+    assert [len(tensor) for tensor in session.seen] == runs
+
+
+def test_a_single_probability_may_be_of_either_gender() -> None:
+    said = Classifier(replace(SHARE, mirror=False), Brightness()).estimate([half_lit(0.2)]).female
+    male = Classifier(replace(SHARE, mirror=False, gender_labels=("male",)), Brightness()).estimate([half_lit(0.2)])
+    assert said == pytest.approx([0.2])
+    assert male.female == pytest.approx([0.8])
+
+
+@pytest.mark.parametrize("broken", [1.5, -0.1, np.nan])
+def test_a_single_number_that_is_no_probability_is_our_error(broken: float) -> None:
+    with pytest.raises(InferenceError, match="dlib_gender"):
+        Classifier(replace(SHARE, mirror=False), FakeSession(said=np.float32([[broken]]))).estimate([half_lit(0)])
+
+
+IN_YEARS = replace(SHARE, gender_output=None, gender_labels=(), age_output="said", mirror=False)
+
+
+def test_an_age_in_years_is_sure_of_itself() -> None:
+    ages = Classifier(IN_YEARS, FakeSession(said=np.float32([[31.5], [4.0]]))).estimate([half_lit(0)] * 2).age
+    assert ages is not None
+    assert (ages.probabilities * ages.years).sum(axis=1).tolist() == [31.5, 4.0]
+
+
+def test_an_age_that_is_no_number_is_our_error() -> None:
+    with pytest.raises(InferenceError, match="no number"):
+        Classifier(IN_YEARS, FakeSession(said=np.float32([[np.nan]]))).estimate([half_lit(0)])
 
 
 @pytest.mark.parametrize(("score", "told"), [(0.59, True), (0.11, True), (0.09, False)])

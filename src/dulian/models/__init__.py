@@ -30,7 +30,10 @@ class DetectionOutcome:
 
 @dataclass(frozen=True, slots=True)
 class AgeScores:
-    """Probabilities ``(N, K)`` of ``N`` faces over ``K`` classes that stand for ``years (K,)``."""
+    """Probabilities ``(N, K)`` of ``N`` faces over ``K`` classes that stand for ``years``, ``(K,)`` or ``(N, K)``.
+
+    A network that answers in years and not in probabilities has one class, sure, of each face's own years.
+    """
 
     probabilities: NDArray[np.float32]
     years: NDArray[np.float64]
@@ -57,6 +60,11 @@ class Detector(Protocol):
 
 class AttributeEstimator(Protocol):
     """Reads attributes off face crops."""
+
+    @property
+    def name(self) -> str:
+        """Of its network, as calibration tables know it."""
+        ...
 
     @property
     def provides(self) -> frozenset[Attribute]:

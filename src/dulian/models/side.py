@@ -15,6 +15,7 @@ class SideEstimator:
     def __init__(self, make: Callable[[], AttributeEstimator]) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="side")
         self._estimator = self._thread.submit(make).result()
+        self.name = self._estimator.name
         self.provides = self._estimator.provides
         self.crop = self._estimator.crop
         self.max_batch = self._estimator.max_batch

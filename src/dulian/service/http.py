@@ -32,7 +32,7 @@ from dulian.service.security import allow_origins, security_headers
 from dulian.service.state import Service
 from dulian.service.status import INTERNAL, ROUTING
 from dulian.service.stream import StreamEndpoint
-from dulian.service.webui import add_page
+from dulian.service.webui import MODEL_CARD, add_page
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 _CLOSE = (b"connection", b"close")
@@ -191,7 +191,7 @@ def _add_descriptions(app: FastAPI, service: Service) -> None:
     async def models() -> Response:
         model = service.model
         networks = [_network(row) for row in service.networks]
-        known = {"profile": model.profile, "engine": model.engine, "digest": model.digest}
+        known = {"profile": model.profile, "engine": model.engine, "digest": model.digest, "card": MODEL_CARD}
         return json_answer({**known, "networks": networks})
 
     @app.get("/v1/limits", summary="What a request may bring", response_model=schema.Limits)

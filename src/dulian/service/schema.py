@@ -275,6 +275,7 @@ class Models(Wire):
     profile: str
     engine: str
     digest: str
+    card: str = Field(description="path of the model card: how often each profile is right, and for whom")
     networks: list[Network]
 
 

@@ -54,11 +54,12 @@ PAGE_HEADERS = (
 def security_headers(headers: Iterable[Header]) -> tuple[Header, ...]:
     """What is to be added to an answer that has these headers: a page may do more than data.
 
-    Nothing is kept by browsers and proxies but what says for itself how it may be: the files of the page.
+    Nothing is kept by browsers and proxies but what says for itself how it may be: the files of the page. A page that
+    says for itself what it may do is left to that.
     """
     given = dict(headers)
     added = PAGE_HEADERS if given.get(b"content-type", b"").startswith(b"text/html") else API_HEADERS
-    return added[1:] if b"cache-control" in given else added
+    return tuple(header for header in added if header[0] not in given)
 
 
 # ── whose pages may ask ──────────────────────────────────────────────────────────────────────────

@@ -1,6 +1,6 @@
 """The model store: weights are fetched, verified, converted, and put in their place in one step.
 
-What the networks are is in :mod:`dulian.models.catalog`, how Caffe becomes ONNX in :mod:`dulian.convert`.
+What the networks are is in :mod:`dulian.models.catalog`, how they become ONNX in :mod:`dulian.convert`.
 """
 
 from __future__ import annotations

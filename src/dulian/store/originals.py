@@ -17,6 +17,10 @@ MAX_WEIGHTS_BYTES = 256 << 20
 # A prototxt may be the old one, which is larger than the file made from it; none is near this size.
 MAX_TEXT_BYTES = 1 << 20
 
+# The nodes of Human's faceres-deep that tell age and gender, and the side of the picture it takes.
+_FACERES_OUTPUTS = {"age_pred/Softmax": "age", "gender_pred/Sigmoid": "gender"}
+_FACERES_SIDE = 224
+
 # Told one line at a time what a person should know.
 Notify = Callable[[str], None]
 
@@ -92,12 +96,20 @@ def converted(row: ModelRow, originals: tuple[bytes, ...]) -> bytes:
         ConversionError: The originals hold something the converter does not support.
         WeightsError: The result is not the pinned one.
     """
-    from dulian.convert import convert_caffe, flush_subnormals, make_yunet_symbolic
+    from dulian.convert import (
+        convert_caffe,
+        convert_face_api,
+        convert_tfjs_graph,
+        flush_subnormals,
+        make_yunet_symbolic,
+    )
 
     recipes: dict[Recipe | None, Callable[..., bytes]] = {
         "caffe": partial(convert_caffe, convolution="winograd"),
         "yunet_symbolic": make_yunet_symbolic,
         "flush_subnormals": flush_subnormals,
+        "face_api": convert_face_api,
+        "faceres": partial(convert_tfjs_graph, outputs=_FACERES_OUTPUTS, side=_FACERES_SIDE),
     }
     data = recipes[row.recipe](*originals)
     found = sha256_hex(data)

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dulian.convert import flush_subnormals
 from dulian.errors import ConversionError
-from dulian.models.catalog import DLIB_AGE, DLIB_GENDER
+from dulian.models.networks import DLIB_AGE, DLIB_GENDER
 from dulian.models.rows import ModelRow
 
 TINY = np.finfo(np.float32).tiny

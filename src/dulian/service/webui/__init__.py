@@ -5,6 +5,7 @@ What a name leads to is looked up in a table that was made at the start; no requ
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 PAGE = "/"
+MODEL_CARD = "/model-card"
 STATIC = "/static/"
 SAMPLES = f"{STATIC}samples/"
 
@@ -61,6 +63,16 @@ def _asset(name: str, body: bytes) -> Asset:
     return Asset(body, _TYPES[Path(name).suffix], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
+@cache
+def model_card() -> tuple[Asset, str]:
+    """The model card, and the policy under which browsers show it as it is meant."""
+    body = resources.files("dulian").joinpath("data", "model-card.html").read_bytes()
+    style = body.partition(b"<style>")[2].partition(b"</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; frame-ancestors 'none'"
+    return _asset("model-card.html", body), policy
+
+
 def add_page(app: FastAPI, samples: Mapping[str, Path]) -> None:
     """The page, its files, and the sample pictures by their names."""
 
@@ -79,7 +91,14 @@ def add_page(app: FastAPI, samples: Mapping[str, Path]) -> None:
             raise HTTPException(404)
         return FileResponse(path, media_type=_TYPES[path.suffix], headers={"cache-control": _CACHING})
 
+    async def card(request: Request) -> Response:
+        asset, policy = model_card()
+        answer = _answer(request, asset)
+        answer.headers["content-security-policy"] = policy
+        return answer
+
     app.add_route(PAGE, page, methods=["GET"], include_in_schema=False)
+    app.add_route(MODEL_CARD, card, methods=["GET"], include_in_schema=False)
     app.add_route(f"{SAMPLES}{{name}}", sample, methods=["GET"], include_in_schema=False)
     app.add_route(f"{STATIC}{{name:path}}", static, methods=["GET"], include_in_schema=False)
 

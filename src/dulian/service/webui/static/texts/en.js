@@ -194,6 +194,7 @@ export default {
   "about.found": "Faces from 32 px found",
   "about.precision": "Found faces that are faces",
   "about.source": "Age and gender on 992 faces (UTKFace, All-Age-Faces, FairFace), detection on 146 photos, most of them WIDER FACE. Labels are other people's perception. Errors are larger for children, for the old, and in poor light.",
+  "about.card": "The whole model card: by age, gender, size and source",
   "about.not": "What it must not be used for",
   "about.not.identity": "Identification. It cannot tell who somebody is, and will not learn to.",
   "about.not.age": "Age checks. A band of 28 years can let nobody in and keep nobody out.",

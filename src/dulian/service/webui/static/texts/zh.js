@@ -194,6 +194,7 @@ export default {
   "about.found": "32 像素以上的脸被找到",
   "about.precision": "找到的确实是脸",
   "about.source": "年龄与性别：992 张脸（UTKFace、All-Age-Faces、FairFace）；检测：146 张照片，多数来自 WIDER FACE。标注是他人的观感。儿童、老人和光线差时误差更大。",
+  "about.card": "完整的模型卡：按年龄、性别、大小与来源",
   "about.not": "不能用来做什么",
   "about.not.identity": "身份识别。它不知道谁是谁，也不会去学。",
   "about.not.age": "年龄验证。28 岁宽的区间不能决定放行或拦下任何人。",

@@ -1,0 +1,1 @@
+"""How often dulian is right: profiles judged on labelled pictures, and calibration tables fitted to them."""
