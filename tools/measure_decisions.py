@@ -11,9 +11,9 @@ import hashlib
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import cv2
@@ -26,7 +26,7 @@ from dulian.convert import repair_ssd_prototxt
 from dulian.crops import Crops
 from dulian.errors import InputError
 from dulian.evaluate.dataset import CROP_BORDER
-from dulian.faces import Detection
+from dulian.faces import AnalysisResult, Detection, Face, Quality
 from dulian.factory import make_detector, make_estimator, open_profile
 from dulian.geometry import iou
 from dulian.image import Image, decode_image, encode_jpeg
@@ -36,7 +36,6 @@ from dulian.models.catalog import PROFILES
 from dulian.models.networks import RES10_SSD
 from dulian.models.res10_ssd import Res10Ssd
 from dulian.models.rows import Glance
-from dulian.quality import QUALITY_CROP, assess
 from dulian.runtimes import RUNTIMES, Weights, load_runtime
 from dulian.store import ModelStore
 from dulian.store.download import download, no_progress
@@ -69,7 +68,7 @@ def subjects(folder: Path, kinds: set[str]) -> Iterator[tuple[dict[str, str], Im
 
 def central(found: tuple[Detection, ...], image: Image) -> Detection:
     middle = np.array(image.shape[1::-1]) / 2
-    return min(found, key=lambda face: float(np.hypot(*(np.array(list(face.box)).reshape(2, 2).mean(axis=0) - middle))))
+    return min(found, key=lambda face: float(np.hypot(*(centre_of(face) - middle))))
 
 
 class Counting:
@@ -183,76 +182,78 @@ def accuracy(folder: Path, profile, times: int) -> str:  # type: ignore[no-untyp
 
 
 def doubt(folder: Path) -> None:
-    """Accuracy of `standard` on faces made smaller, blurred, darkened and brightened."""
-    detector, estimators = open_parts("standard")
-    faces = []
-    for row, image in subjects(folder, {"face_context"}):
-        found = detector.detect(image, min_confidence=0.5).detections
-        if found:
-            faces.append((row, image, central(found, image)))
-    report_doubt("none", faces, lambda image, _: (image, 1.0), detector, estimators)
-    for px in (32, 28, 24, 20):
-        report_doubt(f"{px} px", faces, lambda image, face, px=px: shrunk(image, face, px), detector, estimators)
-    for share in (0.01, 0.02, 0.03):
-        report_doubt(
-            f"blur {share:.0%}", faces, lambda i, f, s=share: (blurred(i, s * f.box.width), 1.0), detector, estimators
-        )
-    for gain in (0.3, 0.2, 2.0, 3.0):
-        lit = lambda i, _, g=gain: (np.clip(i * g, 0, 255).astype(np.uint8), 1.0)  # noqa: E731
-        report_doubt(f"light x {gain}", faces, lit, detector, estimators)
+    """Risk along each measure of quality, on `standard`: the same faces made smaller, blurred, darkened, brightened."""
+    analyzer = open_profile(PROFILES["standard"], STORE, engine="onnxruntime", threads=2).new_analyzer()
+    faces = [*subjects(folder, {"face_context", "face_crop"})]
+    seen: dict[str, list[tuple[Quality, float, bool]]] = {}
+    for index in np.random.default_rng(0).permutation(len(faces))[:420]:
+        row, image = faces[index]
+        found = nearest(analyzer.analyze(image), 1.0, image)
+        if found is None:
+            continue
+        side = min(found.box.width, found.box.height)
+        seen.setdefault("none", []).append(judged(row, found))
+        for measure, changed, scale in damaged(image, side):
+            face = nearest(analyzer.analyze(changed), scale, image)
+            if face is not None:
+                seen.setdefault(measure, []).append(judged(row, face))
+    usual = np.nanmean([error for _, error, _ in seen["none"]]), np.mean([not right for _, _, right in seen["none"]])
+    print(f"unchanged: mean age error {usual[0]:.2f} y, gender wrong {usual[1]:.1%}")
+    for measure, (name, edges) in DAMAGES.items():
+        values = np.array([getattr(quality, name) for quality, _, _ in (*seen[measure], *seen["none"])])
+        errors = np.array([error for _, error, _ in (*seen[measure], *seen["none"])])
+        wrong = np.array([not right for _, _, right in (*seen[measure], *seen["none"])])
+        print(f"{measure}, by {name}: risk over the unchanged pictures'")
+        for low, high in pairwise(edges):
+            near = (values >= low) & (values < high)
+            if near.sum() >= 40:
+                risks = np.nanmean(errors[near]) / usual[0], wrong[near].mean() / usual[1]
+                print(f"  {low:g} to {high:g}: {near.sum()} faces, age {risks[0]:.2f}, gender {risks[1]:.2f}")
 
 
-def blurred(image: Image, sigma: float) -> Image:
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), np.uint8)
+DAMAGES = {
+    "small": ("size_px", (16, 20, 22, 24, 26, 28, 30, 34, 40, 50, 70, 500)),
+    "blurred": ("sharpness", (0, 0.03, 0.05, 0.07, 0.09, 0.11, 0.13, 0.16, 0.2, 0.25, 0.3, 0.5, 1)),
+    "dark": ("brightness", (0, 0.05, 0.07, 0.09, 0.11, 0.13, 0.16, 0.2, 0.25, 0.3, 0.4)),
+    "bright": ("brightness", (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 1)),
+}
 
 
-def shrunk(image: Image, face: Detection, px: int) -> tuple[Image, float]:
-    scale = px / min(face.box.width, face.box.height)
-    if scale >= 1:
-        return image, 1.0
-    small = cv2.resize(
-        image,
-        (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))),
-        interpolation=cv2.INTER_AREA,
-    )
+def damaged(image: Image, side: float) -> Iterator[tuple[str, Image, float]]:
+    """The picture in worse and worse states, what was done to it, and how much smaller it is now."""
+    for pixels in (64, 48, 40, 34, 29, 25, 21, 18):
+        if pixels < side:
+            yield "small", *shrunk(image, pixels / side)
+    for share in (0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04):
+        yield "blurred", np.asarray(cv2.GaussianBlur(image, (0, 0), share * side), np.uint8), 1.0
+    for gain in (0.5, 0.35, 0.25, 0.18, 0.12, 0.08):
+        yield "dark", (image * gain).astype(np.uint8), 1.0
+    for gain in (1.4, 1.7, 2.0, 2.4, 2.8, 3.4):
+        yield "bright", np.clip(image * gain, 0, 255).astype(np.uint8), 1.0
+
+
+def nearest(result: AnalysisResult, scale: float, image: Image) -> Face | None:
+    """The face nearest to what was the middle of the picture."""
+    middle = image.shape[1] / 2 * scale, image.shape[0] / 2 * scale
+    return min(result.faces, key=lambda face: np.hypot(*(centre_of(face) - middle)), default=None)
+
+
+def centre_of(face: Face | Detection) -> np.ndarray:
+    return np.array(list(face.box)).reshape(2, 2).mean(axis=0)
+
+
+def judged(row: dict[str, str], face: Face) -> tuple[Quality, float, bool]:
+    assert face.age is not None
+    assert face.gender is not None
+    error = abs(face.age.value - float(row["age"])) if row["age"].isdigit() else np.nan
+    return face.quality, error, (face.gender.female_probability >= 0.5) == (row["gender"] == "female")
+
+
+def shrunk(image: Image, scale: float) -> tuple[Image, float]:
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     below, right = (max(0, 160 - side) for side in small.shape[:2])
     return np.asarray(cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_REPLICATE)), scale
-
-
-def report_doubt(name: str, faces: list, change: Callable, detector, estimators) -> None:  # type: ignore[no-untyped-def,type-arg]
-    right, errors, qualities = [], [], []
-    for row, image, face in faces:
-        changed, scale = change(image, face)
-        centre = (face.box.x1 + face.box.x2) / 2 * scale
-        near = face.box.width * scale / 2
-        found = detector.detect(changed, min_confidence=0.4).detections
-        same = [other for other in found if abs((other.box.x1 + other.box.x2) / 2 - centre) < near]
-        if not same:
-            continue
-        crops = Crops(changed, (same[0],))
-        side = round(min(same[0].box.width, same[0].box.height))
-        qualities.append(
-            assess(same[0], crops.cut(QUALITY_CROP)[0], changed.shape[1::-1], size_px=side, incomplete=False)
-        )
-        for estimator in estimators:
-            scores = estimator.estimate(crops.cut(estimator.crop))
-            if scores.female is not None:
-                right.append((scores.female[0] >= 0.5) == (row["gender"] == "female"))
-            if scores.age is not None and row["age"].isdigit():
-                value = float(moments(scores.age, 1.0)[0][0])
-                errors.append(abs(value - float(row["age"])))
-    size, sharp, bright = (
-        np.median([getattr(q, key) for q in qualities]) for key in ("size_px", "sharpness", "brightness")
-    )
-    print(f"{name:12s} found {len(qualities) / len(faces):.0%} size {size:.0f} sharpness {sharp:.2f}", end=" ")
-    print(f"brightness {bright:.2f}", end=" ")
-    print(f"gender {np.mean(right):.1%} error {np.mean(errors):.1f} y")
-    turned = np.array([abs(quality.pose.yaw) > 30 for quality in qualities])
-    if name == "none":
-        shares = [np.mean(np.array(right)[part]) for part in (~turned, turned)]
-        print(
-            f"{'':12s} gender within 30 degrees of yaw {shares[0]:.1%}, beyond {shares[1]:.1%} ({turned.sum()} faces)"
-        )
 
 
 def reduced(folder: Path) -> None:

@@ -40,7 +40,7 @@ from dulian.models import AttributeEstimator, AttributeScores, Detector
 from dulian.models.side import SideEstimator
 from dulian.quality import MIN_SIZE_PX, QUALITY_CROP, assess
 from dulian.turning import TurnRules, look_from_all_sides
-from dulian.views import LARGE_PIXELS, Turn, look_sized, scaled, short_side, turned, turned_back, wh_of
+from dulian.views import LARGE_PIXELS, LOOK_SIDE, Turn, look_sized, scaled, short_side, turned, turned_back, wh_of
 
 ALL_ATTRIBUTES: frozenset[Attribute] = frozenset(get_args(Attribute))
 MAX_FACES = 50
@@ -91,10 +91,11 @@ class Confidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detail:
-    """How far a picture may be reduced while it is decoded: sides and face sides in pixels that must remain."""
+    """What must remain of a picture, in pixels: of its longer side when decoded, of a face, of what is looked at."""
 
     reduced_side: int
     face_px: int
+    look_side: int = LOOK_SIDE
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,8 +164,10 @@ class Analyzer:
         """
         started = time.perf_counter()
         threshold = self._confidence.minimum if options.min_confidence is None else options.min_confidence
-        looked_at = image if to_srgb is None else to_srgb(look_sized(image))
-        view, outcome, turn = look_from_all_sides(self._detector, looked_at, threshold, self._turns)
+        looked_at = image if to_srgb is None else to_srgb(look_sized(image, self._detail.look_side))
+        # Whoever names a threshold wants every face above it.
+        turns = self._turns if options.min_confidence is None else replace(self._turns, lone=0.0)
+        view, outcome, turn = look_from_all_sides(self._detector, looked_at, threshold, turns)
         detected = time.perf_counter()
         image_wh = full.wh if full else wh_of(image)
         seen_wh = wh_of(view) if turn in (0, 180) else wh_of(view)[::-1]
@@ -191,7 +194,7 @@ class Analyzer:
             model=self._model,
             faces=faces,
             skipped=len(ranked) - len(chosen),
-            hint=None if faces else _hint(outcome.best_rejected, scale, threshold, image_wh),
+            hint=None if faces else _hint(outcome.best_rejected, scale, max(threshold, turns.lone), image_wh),
             timings_ms=Timings(
                 decode=loading_ms,
                 detect=(detected - started) * 1000,

@@ -75,20 +75,24 @@ def load_analyzer(
     offline: bool = False,
     threads: int = 1,
     precision: Precision = "f32",
+    tiles: bool = False,
     limits: ImageLimits | None = None,
 ) -> FaceAnalyzer:
     """Open a profile; the first use of a profile fetches its models unless ``offline``.
 
     ``threads`` is what one picture may use. For throughput call :meth:`FaceAnalyzer.analyze` from
     several threads instead, each with one. ``precision`` bf16 needs the extra ``openvino``
-    and a processor that has it: faster, and answers move a little (docs/decisions.md, "bf16").
+    and a processor that has it: faster, and answers move a little (docs/decisions.md, "bf16"). With ``tiles`` large
+    pictures are also looked at in parts, for faces too small in the whole: slower.
 
     Raises:
         BackendError: Unknown profile or engine, missing library, missing or damaged weights.
     """
     chosen = limits or ImageLimits()
     store = ModelStore(model_dir=Path(model_dir).expanduser() if model_dir else None, offline=offline)
-    factory = open_profile(find_profile(profile), store, engine=engine, threads=threads, precision=precision)
+    factory = open_profile(
+        find_profile(profile), store, engine=engine, threads=threads, precision=precision, tiles=tiles
+    )
     pipeline = Pipeline(factory.new_analyzer, limits=chosen, warm=True)
     pipeline.analyzer()
     return FaceAnalyzer(pipeline, chosen)

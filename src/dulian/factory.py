@@ -19,6 +19,7 @@ from dulian.faces import Attribute, ModelInfo
 from dulian.machine import give_back_memory
 from dulian.models import AttributeEstimator, Detector
 from dulian.models.classifier import Classifier
+from dulian.models.looks import TILED_SIDE, TiledDetector
 from dulian.models.res10_ssd import Res10Ssd
 from dulian.models.rows import ModelRow, Profile
 from dulian.models.side import SideEstimator
@@ -34,6 +35,7 @@ from dulian.runtimes import (
 )
 from dulian.store import ModelStore
 from dulian.turning import TurnRules
+from dulian.views import LOOK_SIDE
 
 # Raise it when decoding, fitting, cropping or quality change an answer: it is part of the digest.
 PREPROCESSING_VERSION = 6
@@ -52,6 +54,7 @@ class AnalyzerFactory:
     calibration: Calibration
     sessions: Mapping[str, SessionFactory]
     solo_sessions: Mapping[str, SessionFactory] | None = None
+    tiles: bool = False
 
     def new_analyzer(self, wrap: Callable[[AttributeEstimator], AttributeEstimator] | None = None) -> Analyzer:
         """An analyzer that belongs to the calling thread; ``wrap`` puts something round each of its estimators."""
@@ -75,14 +78,25 @@ class AnalyzerFactory:
 
     def _assemble(self, detector: SessionFactory, estimators: Sequence[AttributeEstimator]) -> Analyzer:
         profile = self.profile
+        found = make_detector(profile, detector.new_session())
         return Analyzer(
-            make_detector(profile, detector.new_session()),
+            TiledDetector(found, profile.nms_iou_threshold) if self.tiles else found,
             estimators,
             self.calibration,
             model=self.model,
             confidence=Confidence(minimum=profile.min_confidence, doubt=profile.doubt_confidence),
-            turns=TurnRules(sure=profile.sure_confidence, retry=profile.retry_confidence, glance=profile.glance),
-            detail=Detail(reduced_side=profile.reduced_side, face_px=profile.detail_px),
+            turns=TurnRules(
+                sure=profile.sure_confidence,
+                retry=profile.retry_confidence,
+                glance=profile.glance,
+                filling=profile.filling_confidence,
+                lone=profile.lone_confidence,
+            ),
+            detail=Detail(
+                reduced_side=TILED_SIDE if self.tiles else profile.reduced_side,
+                face_px=profile.detail_px,
+                look_side=TILED_SIDE if self.tiles else LOOK_SIDE,
+            ),
         )
 
 
@@ -95,8 +109,11 @@ def open_profile(
     workers: int = 1,
     solo_threads: int | None = None,
     precision: Precision = "f32",
+    tiles: bool = False,
 ) -> AnalyzerFactory:
     """Verify and open all weights of a profile on one engine.
+
+    With ``tiles`` large pictures are also looked at in parts, for faces too small in the whole.
 
     ``workers`` analyzers are expected to run at once, with ``threads`` threads each; ``solo_threads`` is what a picture
     may use while it is alone. Networks that then run on another number of threads are opened a second time.
@@ -125,8 +142,8 @@ def open_profile(
             solo[row.name] = opened[row.name] if share == threads else open_weights(threads=share, workers=1)
         digests.append(weights.sha256)
     give_back_memory()
-    model = ModelInfo(profile.name, name, _digest(profile, table, digests, precision))
-    return AnalyzerFactory(profile, model, calibration, opened, solo or None)
+    model = ModelInfo(profile.name, name, _digest(profile, table, digests, precision, tiles))
+    return AnalyzerFactory(profile, model, calibration, opened, solo or None, tiles)
 
 
 def make_detector(profile: Profile, session: Session) -> Detector:
@@ -184,7 +201,8 @@ def _load(store: ModelStore, row: ModelRow, weights_format: str, engine: str) ->
 
 _THRESHOLDS = (
     *("min_confidence", "sure_confidence", "retry_confidence", "doubt_confidence"),
-    *("nms_iou_threshold", "detection_side", "glance", "reduced_side", "detail_px"),
+    *("nms_iou_threshold", "filling_confidence", "lone_confidence"),
+    *("detection_side", "glance", "reduced_side", "detail_px"),
 )
 _FEEDING = (
     *("colour_order", "mean", "scale", "crop", "mirror"),
@@ -192,9 +210,11 @@ _FEEDING = (
 )
 
 
-def _digest(profile: Profile, calibration: Mapping[str, Any], weights: list[str], precision: Precision) -> str:
+def _digest(
+    profile: Profile, calibration: Mapping[str, Any], weights: list[str], precision: Precision, tiles: bool
+) -> str:
     """Identity of everything that shapes an answer, the engine's rounding apart."""
-    thresholds = [getattr(profile, name) for name in _THRESHOLDS]
+    thresholds = [*(getattr(profile, name) for name in _THRESHOLDS), tiles]
     feeding = [[getattr(row, name) for name in _FEEDING] for row in profile.rows]
     parts = [repr(thresholds), repr(feeding), json.dumps(calibration, sort_keys=True), *weights, precision]
     return hashlib.sha256("\n".join([*parts, str(PREPROCESSING_VERSION)]).encode()).hexdigest()[:16]

@@ -66,12 +66,15 @@ class Fit:
     input_wh: tuple[int, int]
 
     @classmethod
-    def long_side(cls, image_wh: tuple[int, int], side: int, *, multiple_of: int, at_least: int) -> Fit:
-        """Shrink to ``side`` along the longer side, keeping the aspect, and pad to multiples; never enlarge.
+    def long_side(
+        cls, image_wh: tuple[int, int], side: int, *, multiple_of: int, at_least: int, double_below: int = 0
+    ) -> Fit:
+        """Shrink to ``side`` along the longer side, keeping the aspect, and pad to multiples.
 
-        The input is ``at_least`` that many pixels wide and high.
+        The input is ``at_least`` that many pixels wide and high. A picture is never enlarged, but for one whose longer
+        side is less than ``double_below``: it is made twice as large.
         """
-        scale = min(1.0, side / max(image_wh))
+        scale = 2.0 if max(image_wh) < double_below else min(1.0, side / max(image_wh))
         scaled = (max(1, round(image_wh[0] * scale)), max(1, round(image_wh[1] * scale)))
         padded = (
             max(at_least, _round_up(scaled[0], multiple_of)),

@@ -19,7 +19,7 @@ QUALITY_CROP = SquareCrop(margin=0.0, side=112, grey=True)
 # Below these, answers get worse on the development photos (docs/decisions.md, "Reasons for doubt").
 MIN_SIZE_PX = 28
 MIN_SHARPNESS = 0.1
-MIN_BRIGHTNESS = 0.11
+MIN_BRIGHTNESS = 0.13
 MAX_BRIGHTNESS = 0.80
 MAX_YAW = 35.0
 MAX_HIDDEN = 0.12

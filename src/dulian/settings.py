@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     model_dir: Path | None = None
     offline: bool = False
     precision: Literal["f32", "bf16"] = "f32"
+    tiles: bool = False
     language: Literal["en", "zh", "auto"] = "auto"
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080

@@ -260,7 +260,7 @@ def test_chinese(dulian, album: Path) -> None:  # type: ignore[no-untyped-def]
     ("arguments", "code", "says"),
     [
         (["gone.jpg"], 2, "gone.jpg"),
-        (["--profile", "best"], 3, "choose from standard, classic"),
+        (["--profile", "best"], 3, "choose from standard, accurate, classic"),
         (["--engine", "tpu"], 3, "choose from auto, onnxruntime"),
         (["--attributes", "beauty"], 2, "choose from age, gender"),
         (["--order", "beauty"], 2, "left_to_right"),

@@ -10,6 +10,7 @@ import cv2
 import pytest
 
 from dulian.machine import effective_cores
+from dulian.models.catalog import PROFILES
 
 
 def doctor(*arguments: str, **environment: str) -> str:
@@ -36,7 +37,7 @@ def test_what_it_says_is_what_will_be_done(tmp_path: Path) -> None:
 @pytest.mark.weights
 def test_json_for_scripts(model_store) -> None:  # type: ignore[no-untyped-def]
     found = json.loads(doctor("--json", "--model-dir", str(model_store.write_dir)))
-    assert found["profiles"] == {"standard": "ready", "classic": "ready"}
+    assert found["profiles"] == dict.fromkeys(PROFILES, "ready")
     assert found["engines"]["onnxruntime"] == "ready"
     old = int(cv2.__version__.partition(".")[0]) < 5
     assert (found["engines"]["opencv-caffe"] == "ready") == old

@@ -1,27 +1,36 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from tests.fakes import CALIBRATION, CONFIDENCE, DETAIL, TURNS, FakeDetector, FakeEstimator, face_at
 
 from dulian.analyzer import AnalyzeOptions, Analyzer, FullPicture
+from dulian.calibration import Calibration
 from dulian.errors import MalformedInputError
 from dulian.faces import Detection, ModelInfo
 from dulian.models import DetectionOutcome, Detector
+from dulian.turning import TurnRules
 
 WIDTH, HEIGHT = 400, 300
 
 
-def make_analyzer(detector: Detector, estimator: FakeEstimator | None = None) -> Analyzer:
+def make_analyzer(
+    detector: Detector,
+    estimator: FakeEstimator | None = None,
+    *,
+    calibration: Calibration = CALIBRATION,
+    turns: TurnRules = TURNS,
+) -> Analyzer:
     return Analyzer(
         detector,
         [estimator or FakeEstimator()],
-        CALIBRATION,
+        calibration,
         model=ModelInfo("fake", "none", "0"),
         confidence=CONFIDENCE,
-        turns=TURNS,
+        turns=turns,
         detail=DETAIL,
     )
 
@@ -507,3 +516,37 @@ def test_networks_are_warmed_with_as_many_faces_as_they_will_see_at_once(max_bat
     estimator.max_batch = max_batch
     make_analyzer(FakeDetector(), estimator).warm_up()
     assert estimator.calls == calls
+
+
+# ── lone faces, and what an answer depends on ────────────────────────────────────────────────────
+
+
+def test_a_lone_doubtful_face_is_none_but_for_who_names_a_threshold() -> None:
+    analyzer = make_analyzer(FakeDetector(LEFT), turns=replace(TURNS, lone=0.75))
+    default = analyzer.analyze(picture())
+    assert default.faces == ()
+    assert default.hint is not None
+    assert default.hint.best_candidate is not None
+    assert default.hint.best_candidate.confidence == LEFT.confidence
+    assert "0.75" in default.hint.message.en
+    named = analyzer.analyze(picture(), AnalyzeOptions(min_confidence=0.65))
+    assert [face.confidence for face in named.faces] == [LEFT.confidence]
+
+
+def test_a_doubtful_face_in_company_stays() -> None:
+    analyzer = make_analyzer(FakeDetector(RIGHT, LEFT), turns=replace(TURNS, lone=0.75))
+    assert len(analyzer.analyze(picture()).faces) == 2
+
+
+def test_a_gender_is_the_same_whatever_else_is_asked() -> None:
+    calibration = replace(CALIBRATION, gender=replace(CALIBRATION.gender, young_factor=0.2))
+    dark = ((MIDDLE, (0, 0, 40)),)  # the fake takes it for a child of 5, hardly female
+    analyzer = make_analyzer(FakeDetector(MIDDLE), calibration=calibration)
+    both = analyzer.analyze(picture(*dark)).faces[0]
+    alone = analyzer.analyze(picture(*dark), AnalyzeOptions(attributes=frozenset({"gender"}))).faces[0]
+    assert alone.age is None
+    assert alone.gender == both.gender
+    grown = make_analyzer(FakeDetector(MIDDLE)).analyze(picture(*dark)).faces[0]
+    assert both.gender is not None
+    assert grown.gender is not None
+    assert both.gender.probability < grown.gender.probability

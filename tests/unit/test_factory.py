@@ -3,6 +3,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from tests.golden.pictures import sample_pictures
 
@@ -10,7 +12,7 @@ from dulian import factory
 from dulian.api import load_analyzer
 from dulian.errors import UnknownNameError, WeightsError
 from dulian.factory import AnalyzerFactory, open_profile
-from dulian.image import decode_image
+from dulian.image import decode_image, encode_jpeg
 from dulian.models.catalog import PROFILES, find_profile
 from dulian.models.side import SideEstimator
 from dulian.runtimes.onnxruntime import OnnxRuntimeFactory
@@ -131,3 +133,24 @@ def test_without_threads_for_solo_pictures_there_are_no_solo_analyzers(model_sto
 def test_bf16_is_left_to_the_engine_that_does_it(model_store: ModelStore) -> None:
     assert open_profile(STANDARD, model_store, precision="bf16").model.engine == "openvino"
     assert open_profile(STANDARD, model_store).model.engine == "onnxruntime"
+
+
+# ── tiles ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_tiles_find_what_is_too_small_in_the_whole(model_store: ModelStore, samples: Path) -> None:
+    face = decode_image((samples / "astronaut.png").read_bytes()).image[20:260, 110:350]
+    small = cv2.resize(face, (48, 48), interpolation=cv2.INTER_AREA)
+    crowd = np.full((2000, 3000, 3), 128, np.uint8)
+    places = [(x, y) for y in range(100, 1900, 450) for x in range(100, 2900, 450)]
+    for x, y in places:
+        crowd[y : y + 48, x : x + 48] = small
+    data = encode_jpeg(crowd)
+    plain, tiled = (load_analyzer(model_dir=model_store.write_dir, tiles=tiles) for tiles in (False, True))
+    assert len(plain.analyze(data).faces) < len(places) / 2
+    found = tiled.analyze(data).faces
+    assert len(found) == len(places)
+    centres = np.array([((face.box.x1 + face.box.x2) / 2, (face.box.y1 + face.box.y2) / 2) for face in found])
+    distances = np.linalg.norm(centres[None] - (np.array(places)[:, None] + 24), axis=2)
+    assert distances.min(axis=1).max() < 12
+    assert plain.analyze(data).model.digest != tiled.analyze(data).model.digest

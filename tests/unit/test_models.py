@@ -326,7 +326,9 @@ def test_either_look_answers_in_pixels_of_the_picture(small: Cells, scale: int) 
         ((384, 512), 640, [(256, 320), (384, 512)]),
         ((511, 384), 640, [(512, 384)]),
         ((2000, 1500), 480, [(480, 384)]),
-        ((40, 30), 640, [(64, 64)]),
+        ((160, 120), 640, [(160, 128)]),
+        ((159, 120), 640, [(320, 256)]),
+        ((40, 30), 640, [(96, 64)]),
     ],
 )
 def test_only_what_would_be_looked_at_in_a_large_size_gets_a_glance(

@@ -40,11 +40,14 @@ def analyze(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for annotated copies (NAME_faces.jpg).")
     ] = None,
-    profile: Annotated[str | None, typer.Option(help="standard or classic.")] = None,
+    profile: Annotated[str | None, typer.Option(help="standard, accurate, classic or classic-article.")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, onnxruntime, openvino, opencv, opencv-caffe.")] = None,
     precision: Annotated[
         str | None, typer.Option(help="f32, or bf16 (extra openvino): faster, answers move a little.")
     ] = None,
+    tiles: Annotated[
+        bool, typer.Option("--tiles", help="Look for small faces in large pictures, in up to 25 looks: slower.")
+    ] = False,
     max_faces: Annotated[int, typer.Option(min=1, max=50, help="Faces per picture, at most.")] = 50,
     min_confidence: Annotated[
         float | None, typer.Option(min=0.01, max=1.0, help="Detection threshold; the profile's own if not given.")
@@ -70,6 +73,7 @@ def analyze(
         profile=profile,
         engine=engine,
         precision=precision,
+        tiles=tiles or None,
         model_dir=model_dir,
         offline=offline or None,
         language=language,
@@ -117,6 +121,7 @@ def _open(settings: Any, limits: ImageLimits, pictures: int) -> tuple[Pipeline, 
         threads=threads,
         workers=workers,
         precision=settings.precision,
+        tiles=settings.tiles,
     )
     return Pipeline(factory.new_analyzer, limits=limits), workers
 

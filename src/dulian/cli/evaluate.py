@@ -13,6 +13,7 @@ import typer
 
 from dulian.errors import MalformedInputError
 from dulian.models.catalog import DEFAULT_PROFILE
+from dulian.sources import printable
 
 if TYPE_CHECKING:
     from dulian.evaluate.dataset import Picture
@@ -38,7 +39,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     model_dir: Annotated[Path | None, typer.Option(envvar="DULIAN_MODEL_DIR", help="Folder of the models.")] = None,
 ) -> None:
-    """Measure detection, gender, age, intervals and honest doubt on your own labelled pictures."""
+    """Measure how often answers are right, for whom, and how honest doubt is, on labelled pictures."""
     if fit and output is None:
         raise MalformedInputError("--fit needs --output, the folder for the tables")
     from dulian.cli.models import make_store
@@ -58,6 +59,8 @@ def evaluate(
     with ExitStack() as stack:
         progress = _progress(stack)
         reports = [evaluate(name, store, plan, progress) for name in _names(profiles)]
+    if unread := reports[0]["errors"]:
+        typer.echo(f"dulian: {len(unread)} pictures could not be read; the first is {printable(unread[0])}", err=True)
     if output is not None:
         _write(output, reports)
     if as_json:

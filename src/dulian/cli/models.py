@@ -38,9 +38,8 @@ ModelDir = Annotated[
 ]
 Offline = Annotated[bool, typer.Option("--offline", envvar="DULIAN_OFFLINE", help="Never fetch anything.")]
 JsonLines = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
-Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[PROFILE…]", help="standard (if none is given), classic, samples or all.")
-]
+PROFILE_NAMES = "standard (if none is given), accurate, classic, classic-article, samples or all."
+Names = Annotated[list[str] | None, typer.Argument(metavar="[PROFILE…]", help=PROFILE_NAMES)]
 
 
 def make_store(model_dir: Path | None, *, offline: bool = False) -> ModelStore:

@@ -15,11 +15,14 @@ def serve(
     metrics_port: Annotated[
         int | None, typer.Option(help="A port of its own for /metrics, /livez and /readyz; none if not given.")
     ] = None,
-    profile: Annotated[str | None, typer.Option(help="standard or classic.")] = None,
+    profile: Annotated[str | None, typer.Option(help="standard, accurate, classic or classic-article.")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, onnxruntime, openvino, opencv, opencv-caffe.")] = None,
     precision: Annotated[
         str | None, typer.Option(help="f32, or bf16 (extra openvino): faster, answers move a little.")
     ] = None,
+    tiles: Annotated[
+        bool, typer.Option("--tiles", help="Look for small faces in large pictures, in up to 25 looks: slower.")
+    ] = False,
     workers: Annotated[
         str | None, typer.Option(help="Processes: a number, or auto (one for two cores); 1 if not given.")
     ] = None,
@@ -75,6 +78,7 @@ def serve(
         profile=profile,
         engine=engine,
         precision=precision,
+        tiles=tiles or None,
         workers=workers,
         threads=threads,
         mode=mode,

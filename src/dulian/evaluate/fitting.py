@@ -225,16 +225,26 @@ def _fit_genders(evidence: Evidence, ages: Floats, article: bool) -> GenderTable
 
 
 def _logistic_weights(odds: Floats, genders: Floats) -> Floats:
-    """Weights of log odds with the least log loss, by Newton's method, held near equal ones; nothing is added."""
+    """Weights of log odds with the least log loss, held near equal ones; nothing is added.
+
+    By Newton's method, its steps halved where they would lead away: they do when networks are far from the truth.
+    """
     count = odds.shape[1]
     assumed = np.full(count, USUAL_SHRINKAGE / count) if count > 1 else np.array([USUAL_SHRINKAGE])
     hold = EQUAL_GENDERS if count > 1 else 1.0
+
+    def loss(weights: Floats) -> float:
+        return len(genders) * _log_loss(odds @ weights, genders) + hold / 2 * float(((weights - assumed) ** 2).sum())
+
     weights = assumed
     for _ in range(30):
         shares = 1 / (1 + np.exp(-odds @ weights))
         slope = odds.T @ (shares - genders) + hold * (weights - assumed)
         curvature = (odds * (shares * (1 - shares))[:, None]).T @ odds + hold * np.eye(count)
-        weights = weights - np.linalg.solve(curvature, slope)
+        step = np.linalg.solve(curvature, slope)
+        while loss(weights - step) > loss(weights) and np.abs(step).max() > 1e-12:
+            step = step / 2
+        weights = weights - step
     return weights
 
 

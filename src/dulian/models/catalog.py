@@ -36,6 +36,8 @@ STANDARD = Profile(
     retry_confidence=0.85,
     doubt_confidence=0.75,
     nms_iou_threshold=0.3,
+    filling_confidence=0.8,
+    lone_confidence=0.66,
     detection_side=640,
     glance=Glance(side=320, from_side=512, face_px=48, sure_confidence=0.85, trace_confidence=0.15),
     process_bytes=400 * 2**20,
@@ -52,6 +54,7 @@ CLASSIC = Profile(
     retry_confidence=0.9,
     doubt_confidence=0.75,
     nms_iou_threshold=0.45,
+    filling_confidence=0.8,
     detail_px=227,
     process_bytes=500 * 2**20,
 )

@@ -171,10 +171,12 @@ class Profile:
     ``glance`` when less is enough. ``min_confidence`` is the default threshold. A picture whose best face stays
     below ``sure_confidence`` is also looked at lying on its sides and upside down, with a ``glance`` only where a
     look of its size is promising; faces found only then need ``retry_confidence``, because three more looks find
-    three times as many ghosts. A face below ``doubt_confidence`` is published with the reason ``low_confidence``. A
-    large JPEG is first decoded at a reduced size of at least ``reduced_side`` along its longer side; if a face then
-    has fewer than ``detail_px`` along its shorter side, the picture is decoded once more for the crops, as large as
-    that takes.
+    three times as many ghosts. Where no face is found upright, one of ``filling_confidence`` that fills the frame is
+    looked for in a shrunk picture (None: it is not). A picture whose best face is below ``lone_confidence`` has none,
+    unless the caller names a threshold. A face below ``doubt_confidence`` is published with the reason
+    ``low_confidence``. A large JPEG is first decoded at a reduced size of at least ``reduced_side`` along its longer
+    side; if a face then has fewer than ``detail_px`` along its shorter side, the picture is decoded once more for the
+    crops, as large as that takes.
     ``process_bytes`` is what a serving process of two threads takes at most: its measured peak with pictures up to
     40 megapixels, and what the limits let it keep besides.
     """
@@ -189,6 +191,8 @@ class Profile:
     retry_confidence: float
     doubt_confidence: float
     nms_iou_threshold: float
+    filling_confidence: float | None = None
+    lone_confidence: float = 0.0
     detection_side: int | None = None
     glance: Glance | None = None
     reduced_side: int = 1280

@@ -21,6 +21,8 @@ from dulian.runtimes import Session, Tensor
 STRIDES = (8, 16, 32)
 # OpenCV 4.14 answers with memory's leftovers where the coarsest grid is one cell wide or high.
 MIN_INPUT_SIDE = 64
+# In pictures smaller than this faces are too: enlarged, nearly all are found that are lost otherwise (decision 48).
+DOUBLE_BELOW = 160
 # The lowest score worth mentioning as "almost a face" when nothing passes the threshold.
 HINT_FLOOR = 0.1
 # More candidates than this are noise or an attack; the best ones are kept.
@@ -87,7 +89,7 @@ class YuNet:
 
 
 def _fit(image_wh: tuple[int, int], side: int) -> Fit:
-    return Fit.long_side(image_wh, side, multiple_of=max(STRIDES), at_least=MIN_INPUT_SIDE)
+    return Fit.long_side(image_wh, side, multiple_of=max(STRIDES), at_least=MIN_INPUT_SIDE, double_below=DOUBLE_BELOW)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -117,6 +117,7 @@ def open_networks(settings: Settings, store: ModelStore, cores: int) -> tuple[An
         workers=threads,
         solo_threads=cores if settings.mode == "auto" and cores > 1 else None,
         precision=settings.precision,
+        tiles=settings.tiles,
     )
     return factory, threads
 

@@ -99,14 +99,14 @@ def test_a_figure_as_json_spells_it() -> None:
 
 def test_bins_by_hand() -> None:
     sure = np.array([0.51, 0.53, 0.99, 1.0, 0.9])
-    right = np.array([True, False, True, True, False])
+    right = np.array([True, False, True, False, False])
     # the bins' edges are fifteenths: 7/15 – 8/15, 13/15 – 14/15, 14/15 – 1
     assert calibration_bins(sure, right) == [
         {"probability": 0.52, "right": 0.5, "n": 2},
         {"probability": 0.9, "right": 0.0, "n": 1},
-        {"probability": 0.995, "right": 1.0, "n": 2},
+        {"probability": 0.995, "right": 0.5, "n": 2},
     ]
-    assert calibration_error(sure, right) == pytest.approx((2 * 0.02 + 1 * 0.9 + 2 * 0.005) / 5)
+    assert calibration_error(sure, right) == pytest.approx((2 * 0.02 + 1 * 0.9 + 2 * 0.495) / 5)
 
 
 def test_probabilities_that_mean_what_they_say_have_no_error() -> None:
