@@ -194,7 +194,7 @@ class Analyzer:
             model=self._model,
             faces=faces,
             skipped=len(ranked) - len(chosen),
-            hint=None if faces else _hint(outcome.best_rejected, scale, max(threshold, turns.lone), image_wh),
+            hint=None if faces else _hint(outcome.best_rejected, scale, threshold, turns.lone, image_wh),
             timings_ms=Timings(
                 decode=loading_ms,
                 detect=(detected - started) * 1000,
@@ -355,10 +355,18 @@ def _message(quality: Quality) -> Message | None:
 
 
 def _hint(
-    best_rejected: Detection | None, scale: tuple[float, float], threshold: float, image_wh: tuple[int, int]
+    best_rejected: Detection | None,
+    scale: tuple[float, float],
+    threshold: float,
+    lone: float,
+    image_wh: tuple[int, int],
 ) -> Hint:
     if best_rejected is None:
         return Hint(hint_message("no_face"))
-    message = hint_message("almost_a_face", score=floor(best_rejected.confidence * 100) / 100, threshold=threshold)
+    score = floor(best_rejected.confidence * 100) / 100
+    if best_rejected.confidence >= threshold:
+        message = hint_message("lone_face", score=score, threshold=lone)
+    else:
+        message = hint_message("almost_a_face", score=score, threshold=threshold)
     candidate = scaled(best_rejected, scale)
     return Hint(message, replace(candidate, box=candidate.box.clipped(image_wh)))

@@ -44,6 +44,10 @@ HINTS: dict[str, tuple[str, str]] = {
         "No face was found; the best candidate scored {score:.2f}, below min_confidence {threshold:.2f}.",
         "没有找到人脸;最像的一处得分 {score:.2f},低于 min_confidence {threshold:.2f}。",
     ),
+    "lone_face": (
+        "A doubtful face, {score:.2f}, is not believed alone (below {threshold:.2f}); set min_confidence to see it.",
+        "只有一张可疑的脸,得分 {score:.2f},单独出现时不予采信(低于 {threshold:.2f});指定 min_confidence 即可查看。",
+    ),
 }
 
 GENDERS: dict[str | None, tuple[str, str]] = {

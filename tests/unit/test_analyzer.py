@@ -528,7 +528,12 @@ def test_a_lone_doubtful_face_is_none_but_for_who_names_a_threshold() -> None:
     assert default.hint is not None
     assert default.hint.best_candidate is not None
     assert default.hint.best_candidate.confidence == LEFT.confidence
+    assert default.hint.message.code == "lone_face"
     assert "0.75" in default.hint.message.en
+    nearly = make_analyzer(FakeDetector(face_at(10, 50, 60, 0.5)), turns=replace(TURNS, lone=0.75)).analyze(picture())
+    assert nearly.hint is not None
+    assert nearly.hint.message.code == "almost_a_face"
+    assert "0.60" in nearly.hint.message.en
     named = analyzer.analyze(picture(), AnalyzeOptions(min_confidence=0.65))
     assert [face.confidence for face in named.faces] == [LEFT.confidence]
 

@@ -327,6 +327,9 @@ them, and less so in the sources aaf and fairface.
 Crops in which a face fills the frame were given a border of 60 pixels. A group without enough faces has a wide
 interval: read that first. dulian recognises nobody, and its ages are no proof of anybody's age.
 
+Groups 0 to 4 are labels of UTKFace: white, black, Asian, Indian, others. Sizes and sharpness are those that dulian
+measures.
+
 To make this card: dulian evaluate --data FOLDER --profile all --cross-validate --output FOLDER
 """
     return "".join(f"<p>{escape(paragraph)}</p>" for paragraph in told.strip().split("\n\n"))
