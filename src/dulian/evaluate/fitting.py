@@ -29,7 +29,7 @@ GROWN_UP = 25.0
 EQUAL_AGES, NO_SHIFT, EQUAL_GENDERS = 3.0, 16.0, 50.0
 # Networks' log odds are about twice too sure.
 USUAL_SHRINKAGE = 0.5
-# A gender is published where at least this share of equally sure answers is right, and at least for so many faces.
+# A gender is published where at least this share of equally sure answers is right, and for about so many at least.
 MIN_GENDER_ACCURACY = 0.7
 MIN_ANSWERED = 0.87
 # A band of ages or of quality needs so many faces.

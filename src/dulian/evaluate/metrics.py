@@ -44,9 +44,13 @@ def ratio(parts: Floats, wholes: Floats) -> Figure | None:
     """The sum of parts over the sum of wholes, one of each per picture, its interval by bootstrap over pictures."""
     if not len(parts) or not wholes.sum():
         return None
-    draws = np.random.default_rng(1).integers(0, len(parts), (DRAWS, len(parts)))
-    sums = wholes[draws].sum(axis=1)
-    low, high = np.percentile(parts[draws].sum(axis=1)[sums > 0] / sums[sums > 0], [2.5, 97.5])
+    random = np.random.default_rng(1)
+    sums = np.empty((DRAWS, 2))
+    for draw in range(DRAWS):  # one after the other, so that memory does not grow with their number
+        chosen = random.integers(0, len(parts), len(parts))
+        sums[draw] = parts[chosen].sum(), wholes[chosen].sum()
+    told = sums[sums[:, 1] > 0]
+    low, high = np.percentile(told[:, 0] / told[:, 1], [2.5, 97.5])
     return Figure(float(parts.sum() / wholes.sum()), float(low), float(high), int(wholes.sum()))
 
 

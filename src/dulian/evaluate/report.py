@@ -207,12 +207,10 @@ def ages(subjects: Sequence[Subject]) -> dict[str, Any]:
     for name, group in groups_of(subjects).items():
         exact = [s for s in group if s.person.age is not None]
         seen = [s for s in exact if s.face and s.face.age]
-        if seen:
-            rows[name] = {
-                "n": len(exact),
-                "missed": len(exact) - len(seen),
-                **_age_row([s.face.age for s in seen if s.face], np.array([s.person.age for s in seen], np.float64)),
-            }
+        truth = np.array([s.person.age for s in seen], np.float64)
+        if exact:
+            told = _age_row([s.face.age for s in seen if s.face], truth) if seen else {}
+            rows[name] = {"n": len(exact), "missed": len(exact) - len(seen), **told}
     return rows
 
 
