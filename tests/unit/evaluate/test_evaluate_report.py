@@ -364,7 +364,8 @@ def test_a_report_on_nothing_and_on_nobody_found() -> None:
     assert (everybody["right"], everybody["when_answering"], everybody["answered"]) == (None, None, 0.0)
     assert (everybody["n"], everybody["missed"]) == (2, 2)
     unaware = strict(describe(asked(subject(picture("a", person(age=30, gender="male")), face(HERE)))))
-    assert (unaware["age"], unaware["gender"]["all"]["missed"]) == ({}, 1)
+    assert (unaware["age"]["all"], unaware["gender"]["all"]["missed"]) == ({"n": 1, "missed": 1}, 1)
+    assert missed["age"]["all"] == {"n": 2, "missed": 2}
 
 
 # ── on faces that were not learned from ──────────────────────────────────────────────────────────
