@@ -46,9 +46,7 @@ class ImageInfo(Wire):
 
     width: int
     height: int
-    rotated: Literal[0, 90, 180, 270] = Field(
-        description="clockwise turn that found the faces of a picture on its side"
-    )
+    rotated: Literal[0, 90, 180, 270] = Field(description="clockwise turn that found faces of a picture on its side")
 
 
 class ModelInfo(Wire):
