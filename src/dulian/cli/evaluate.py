@@ -39,7 +39,7 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     model_dir: Annotated[Path | None, typer.Option(envvar="DULIAN_MODEL_DIR", help="Folder of the models.")] = None,
 ) -> None:
-    """Measure how often answers are right, for whom, and how honest doubt is, on labelled pictures."""
+    """Measure how often answers are right, and for whom, on your own labelled pictures."""
     if fit and output is None:
         raise MalformedInputError("--fit needs --output, the folder for the tables")
     from dulian.cli.models import make_store

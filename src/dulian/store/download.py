@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -79,7 +78,7 @@ def download(package: Package, staging: Path, *, client: Client, progress: Progr
     temporary, target = place / "tmp", place / "archive"
     for folder in (temporary, target):
         folder.mkdir(parents=True)
-    folders, since = client.growing(place), time.time() - _CLOCK_SLACK_S
+    folders, since = client.growing(place), target.stat().st_mtime - _CLOCK_SLACK_S
     with progress(package.requirement, package.archive_bytes) as advance:
         status, output = _run(
             client.command(package, target),
