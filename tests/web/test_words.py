@@ -13,6 +13,7 @@ from tests.web.steps import visit, wait_for_state
 from dulian.errors import DulianError
 from dulian.faces import Status
 from dulian.messages import GENDERS, HINTS, REASONS
+from dulian.models.catalog import PROFILES
 from dulian.service.status import ROUTING
 from dulian.service.webui import assets
 
@@ -113,7 +114,7 @@ class TestChineseBrowser:
         words = page.locator("body").inner_text()
         english = set(re.findall(r"[A-Za-z]{4,}", words))
         names = {"dulian", "English", "standard", "classic", "onnxruntime", "JPEG", "JSON", "UTKFace", "FairFace"}
-        assert english - names <= {"Faces", "WIDER", "FACE"}, words
+        assert english - names <= {"Faces", "WIDER", "FACE", *PROFILES}, words
 
 
 class TestBrowserOfAnotherLanguage:
