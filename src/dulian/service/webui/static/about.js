@@ -35,5 +35,5 @@ function render(current) {
 }
 
 function written(key, value) {
-  return IN_YEARS.has(key) ? t("about.years", { value }) : `${value.toFixed(1)} %`;
+  return IN_YEARS.has(key) ? `${value}` : `${value.toFixed(1)} %`;
 }
