@@ -10,10 +10,12 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
 # malloc.h: where memory comes from and when freed memory is given back.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _LARGEST_KEPT_BYTES, _KEPT_BYTES = 16 * 2**20, 32 * 2**20
@@ -43,25 +45,46 @@ def allowed_cores() -> int:
         return os.cpu_count() or 1
 
 
-def cgroup_cpu_quota(root: Path = CGROUP) -> float | None:
-    """Cores granted by the cgroup (v2, then v1), or None without a quota."""
-    fields = _read(root / "cpu.max").split()
-    if len(fields) == 2 and fields[0] != "max":
-        return int(fields[0]) / int(fields[1])
-    quota, period = _read(root / "cpu/cpu.cfs_quota_us"), _read(root / "cpu/cpu.cfs_period_us")
-    if quota and period and int(quota) > 0:
-        return int(quota) / int(period)
-    return None
+def cgroup_cpu_quota(root: Path = CGROUP, own: Path = OWN_GROUPS) -> float | None:
+    """Cores granted by this process's cgroup and those above it (v2 and v1), or None without a quota."""
+    quotas = [
+        *(_quota(*_read(group / "cpu.max").split()) for group in _groups(root, own, "")),
+        *(
+            _quota(_read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us"))
+            for group in _groups(root, own, "cpu")
+        ),
+    ]
+    return min((quota for quota in quotas if quota is not None), default=None)
 
 
-def memory_limit_bytes(root: Path = CGROUP) -> int | None:
-    """The cgroup's memory limit (v2, then v1), or None without one."""
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        text = _read(root / name)
-        # cgroup v1 says "no limit" with a number near 2^63.
-        if text.isdigit() and int(text) < 1 << 60:
-            return int(text)
-    return None
+def memory_limit_bytes(root: Path = CGROUP, own: Path = OWN_GROUPS) -> int | None:
+    """The lowest memory limit of this process's cgroup and those above it (v2 and v1), or None without one."""
+    texts = [
+        *(_read(group / "memory.max") for group in _groups(root, own, "")),
+        *(_read(group / "memory.limit_in_bytes") for group in _groups(root, own, "memory")),
+    ]
+    # cgroup v1 says "no limit" with a number near 2^63.
+    return min((int(text) for text in texts if text.isdigit() and int(text) < 1 << 60), default=None)
+
+
+def _groups(root: Path, own: Path, controller: str) -> Iterator[Path]:
+    """The folder of this process's group for a controller of v1, or of v2 (no name), and of all groups above it.
+
+    In a container the top of what is mounted is its own group, while /proc may tell the host's name of it.
+    """
+    base = root / controller
+    for line in _read(own).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            group = base / path.lstrip("/")
+            yield group
+            yield from (above for above in group.parents if above != base and above.is_relative_to(base))
+    yield base
+
+
+def _quota(quota: str = "", period: str = "") -> float | None:
+    """Cores by the microseconds granted in a period; those without a limit say max, or -1."""
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
 
 
 def physical_memory_bytes() -> int | None:

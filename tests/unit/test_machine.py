@@ -25,7 +25,7 @@ from dulian import machine
 )
 def test_cpu_quota_of_both_cgroup_versions(tmp_path: Path, files: dict[str, str], quota: float | None) -> None:
     _write(tmp_path, files)
-    assert machine.cgroup_cpu_quota(tmp_path) == quota
+    assert machine.cgroup_cpu_quota(tmp_path, tmp_path / "none") == quota
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,42 @@ def test_cpu_quota_of_both_cgroup_versions(tmp_path: Path, files: dict[str, str]
 )
 def test_memory_limit_of_both_cgroup_versions(tmp_path: Path, files: dict[str, str], limit: int | None) -> None:
     _write(tmp_path, files)
-    assert machine.memory_limit_bytes(tmp_path) == limit
+    assert machine.memory_limit_bytes(tmp_path, tmp_path / "none") == limit
+
+
+@pytest.mark.parametrize(
+    ("files", "own", "limit"),
+    [
+        # systemd's MemoryMax: a group below the one that is mounted, and the lowest limit on the way up counts.
+        ({"system.slice/dulian.service/memory.max": "300"}, "0::/system.slice/dulian.service", 300),
+        (
+            {"system.slice/memory.max": "200", "system.slice/dulian.service/memory.max": "300"},
+            "0::/system.slice/x",
+            200,
+        ),
+        ({"memory.max": "100", "a/memory.max": "max"}, "0::/a", 100),
+        ({"memory/a/b/memory.limit_in_bytes": "400"}, "7:cpu,cpuacct:/\n4:memory:/a/b\n0::/", 400),
+        # In a container /proc may name a group of the host, and what is mounted is the container's own.
+        ({"memory/memory.limit_in_bytes": "500"}, "4:memory:/docker/0123", 500),
+        ({"other/memory.max": "1"}, "0::/a", None),
+        ({"memory/memory.limit_in_bytes": "500"}, "4:memory:/..", 500),
+    ],
+)
+def test_memory_limit_of_the_own_group(tmp_path: Path, files: dict[str, str], own: str, limit: int | None) -> None:
+    _write(tmp_path, {**files, "own": own})
+    assert machine.memory_limit_bytes(tmp_path, tmp_path / "own") == limit
+
+
+@pytest.mark.parametrize(
+    ("files", "own", "quota"),
+    [
+        ({"a/b/cpu.max": "150000 100000", "a/cpu.max": "50000 100000"}, "0::/a/b", 0.5),
+        ({"cpu/a/cpu.cfs_quota_us": "200000", "cpu/a/cpu.cfs_period_us": "100000"}, "3:cpu,cpuacct:/a", 2.0),
+    ],
+)
+def test_cpu_quota_of_the_own_group(tmp_path: Path, files: dict[str, str], own: str, quota: float) -> None:
+    _write(tmp_path, {**files, "own": own})
+    assert machine.cgroup_cpu_quota(tmp_path, tmp_path / "own") == quota
 
 
 def test_effective_cores_obey_affinity_and_quota(monkeypatch: pytest.MonkeyPatch) -> None:
