@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 # The lock files are complete: nothing is resolved, so that no newer release can change what is installed.
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps
 OPENCV5 := .cache/opencv5
+# Test files side by side; one after the other: make test JOBS=0
+JOBS ?= 2
+PARALLEL = --numprocesses $(JOBS) --dist loadfile
 AUDIT := .cache/audit
 
 .PHONY: help demo serve bench test check lint types unit opencv5 wheel-test lock audit calibration model-card clean
@@ -28,8 +31,8 @@ test: check unit opencv5 wheel-test   ## everything CI runs
 
 check: lint types   ## style, types, layers
 lint: $(VENV)/.dev
-	$(BIN)/ruff check src tests benchmarks examples tools
-	$(BIN)/ruff format --check src tests benchmarks examples tools
+	$(BIN)/ruff check src tests benchmarks examples tools deploy
+	$(BIN)/ruff format --check src tests benchmarks examples tools deploy
 	$(BIN)/lint-imports
 	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml src
 types: $(VENV)/.dev
@@ -37,12 +40,13 @@ types: $(VENV)/.dev
 
 unit: $(VENV)/.dev   ## the test suite with coverage, under the pinned OpenCV 4
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -m "not wheel"
+	$(BIN)/python -m coverage run -m pytest -m "not wheel" $(PARALLEL)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --fail-under=90
 
 opencv5: $(VENV)/.dev $(OPENCV5)/.done   ## what touches OpenCV, once more under OpenCV 5
-	PYTHONPATH=$(OPENCV5) $(BIN)/python -m pytest -m "not wheel" tests/unit tests/contract tests/golden
+	PYTHONPATH=$(OPENCV5) $(BIN)/python -m pytest -m "not wheel" $(PARALLEL) tests/unit tests/contract tests/golden \
+		--ignore=tests/unit/evaluate --ignore-glob='tests/unit/test_store*'
 
 wheel-test: $(VENV)/.dev   ## the built wheel in an empty environment
 	$(BIN)/python -m pytest -m wheel tests/package

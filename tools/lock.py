@@ -1,13 +1,16 @@
 """Write ``requirements/*.txt``: every dependency with its version and hashes, and no index's address.
 
 ``run.txt`` runs dulian and builds it from a checkout, ``dev.txt`` adds what tests need, ``opencv5.txt``
-is the other OpenCV that tests run under, ``release.txt`` looks for known vulnerabilities.
+is the other OpenCV that tests run under, ``release.txt`` looks for known vulnerabilities. For containers,
+``serve.txt`` has what the service needs when its networks are there already, ``serve-….txt`` what each extra adds,
+and ``sbom.txt`` lists it all.
 
 With ``--keep`` what is pinned stays as it is, and only what is new is added.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -17,16 +20,25 @@ ROOT = Path(__file__).parent.parent
 OPENCV4 = "opencv-python-headless>=4.14,<5"
 OPENCV5 = "opencv-python-headless>=5,<6"
 BUILD = ["hatchling", "editables"]
+# Only the converter needs it, and a container comes with converted networks.
+CONVERTER = "onnx"
 
 
 def main() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    extras = [need for needs in project["project"]["optional-dependencies"].values() for need in needs]
-    run = [*project["project"]["dependencies"], *BUILD, OPENCV4]
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, extras = pyproject["project"], pyproject["project"]["optional-dependencies"]
+    dependencies = [*project["dependencies"], OPENCV4]
+    run = [*dependencies, *BUILD]
     compile_lock("run.txt", run)
-    compile_lock("dev.txt", [*run, *extras, *project["dependency-groups"]["dev"]], constraint="run.txt")
+    of_extras = [need for needs in extras.values() for need in needs]
+    compile_lock("dev.txt", [*run, *of_extras, *pyproject["dependency-groups"]["dev"]], constraint="run.txt")
     compile_lock("opencv5.txt", [OPENCV5], no_deps=True)
     compile_lock("release.txt", ["pip-audit"])
+    serve = [need for need in dependencies if re.split(r"[^\w-]", need)[0] != CONVERTER]
+    compile_lock("serve.txt", serve, constraint="dev.txt")
+    for extra, needs in extras.items():
+        compile_lock(f"serve-{extra}.txt", needs, constraint="dev.txt")
+    compile_lock("sbom.txt", ["cyclonedx-bom"], constraint="dev.txt")
 
 
 def compile_lock(name: str, requirements: list[str], *, constraint: str | None = None, no_deps: bool = False) -> None:

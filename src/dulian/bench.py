@@ -107,6 +107,12 @@ def sample_pictures(store: ModelStore) -> dict[str, bytes]:
     }
 
 
+def one_portrait(store: ModelStore, side: int) -> bytes:
+    """A JPEG of one face, so many pixels wide and high, made of the public-domain portrait."""
+    portrait = decode_image((store.pull_samples() / "astronaut.png").read_bytes()).image
+    return encode_jpeg(np.asarray(cv2.resize(portrait, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8))
+
+
 def folder_pictures(folder: Path) -> dict[str, bytes]:
     """The files of a folder, sorted, by their names.
 

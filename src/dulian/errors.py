@@ -16,6 +16,7 @@ DulianError
 │   ├── MissingDependencyError     a package of an extra is not installed
 │   ├── UnknownNameError           no such profile, model or engine
 │   ├── WeightsError               a weights file is missing or not the one expected
+│   ├── GoldenError                a network computes wrongly on this machine
 │   ├── KeysFileError              the file of API keys is damaged, unreadable or missing
 │   └── ConversionError            a network that cannot be converted
 ├── OverloadedError            time: come back later
@@ -125,6 +126,12 @@ class WeightsError(BackendError):
     """A weights file is missing, damaged or another one; the message names file, hashes and cure."""
 
     code = "weights_invalid"
+
+
+class GoldenError(BackendError):
+    """An engine, or this machine, computes wrongly: a network does not answer a fixed input as it must."""
+
+    code = "golden_failed"
 
 
 class KeysFileError(BackendError):

@@ -19,11 +19,21 @@ PART_PREFIX = ".dulian-part-"
 # Absent on Windows: without it a pipe in the folder would block the open for ever.
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+_LOOSE = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP
 
 
 def shown(path: Path) -> str:
     """The path as one line of printable text, whatever bytes its name has."""
     return printable(str(path))
+
+
+def is_loose(path: Path) -> bool:
+    """Whether others can read a file, or others or its group change it; asked of systems that have such rights.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    return os.name == "posix" and bool(os.stat(path).st_mode & _LOOSE)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import secrets
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from dulian.errors import InputNotFoundError, KeysFileError, MalformedInputError
-from dulian.files import read_regular, shown, write_atomically
+from dulian.files import is_loose, read_regular, shown, write_atomically
 from dulian.sources import printable
 
 PREFIX = "dl_"
@@ -39,8 +38,6 @@ _ID = re.compile(r"[0-9a-f]{8}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NEW_FILE_MODE = 0o600
 _NEW_FOLDER_MODE = 0o700
-# Read by everybody, or written by anybody but the owner: a key could be added, or one's owner learnt.
-_LOOSE = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +124,8 @@ class KeysFile:
         return info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
 
     def is_loose(self) -> bool:
-        """Whether others can read or change the file; asked of systems that have such rights."""
-        return os.name == "posix" and bool(os.stat(self.path).st_mode & _LOOSE)
+        """Whether others can read or change the file: a key could be added, or one's owner learnt."""
+        return is_loose(self.path)
 
     def read(self) -> tuple[Key, ...] | None:
         """The keys; None if there is no file.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -28,6 +29,11 @@ PREFIX = "DULIAN_"
 MAX_WORKERS = 1024
 MEGAPIXEL = 1_000_000
 HIDDEN = "(hidden)"
+MIN_SECRET_CHARS = 32
+MAX_SECRET_BYTES = 4096
+# A setting that is a secret has a twin of this name, which is a file with its value.
+OF_FILE = "_file"
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 class Settings(BaseSettings):
@@ -46,6 +52,8 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    grpc_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    grpc_reflection: bool = False
     workers: int | Literal["auto"] = 1
     threads: int | Literal["auto"] = "auto"
     mode: Literal["auto", "latency", "throughput"] = "auto"
@@ -69,7 +77,13 @@ class Settings(BaseSettings):
     stream_idle_s: Annotated[float, Field(ge=1, le=600)] = 30.0
     cache_mb: Annotated[int, Field(ge=0, le=10_000)] = 0
     cache_ttl_s: Annotated[float, Field(ge=1, le=600)] = 60.0
+    redis_url: SecretStr | None = None
+    redis_url_file: Path | None = None
+    cache_secret: SecretStr | None = None
+    cache_secret_file: Path | None = None
     idle_unload_s: Annotated[float, Field(ge=0, le=604_800)] = 0.0
+    otel_endpoint: str | None = None
+    otel_sample_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
 
     @classmethod
     def settings_customise_sources(
@@ -110,6 +124,40 @@ class Settings(BaseSettings):
     @classmethod
     def _check_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(map(parse_host, value)))
+
+    @field_validator("otel_endpoint")
+    @classmethod
+    def _check_endpoint(cls, value: str | None) -> str | None:
+        if value is None or re.fullmatch(r"https?://(\w[\w.-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[\w./-]*)?", value):
+            return value
+        raise ValueError("it is no address of a collector, as in http://127.0.0.1:4318 (no user, query or fragment)")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith(REDIS_SCHEMES):
+            raise ValueError(f"it begins with none of {', '.join(REDIS_SCHEMES)}")
+        return value
+
+    @field_validator("cache_secret")
+    @classmethod
+    def _check_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value) < MIN_SECRET_CHARS:
+            raise ValueError(
+                f"it has {len(value)} characters, and at least {MIN_SECRET_CHARS} are needed; 'openssl rand -hex 32'"
+                " makes a good one"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _check_sharing(self) -> Self:
+        shares = self.redis_url is not None or self.redis_url_file is not None
+        if shares and self.cache_secret is None and self.cache_secret_file is None:
+            raise ValueError(
+                "redis_url needs a cache_secret, the same for all instances: with it they sign what they share; put"
+                " what 'openssl rand -hex 32' prints into a file, and name that as cache_secret_file"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_room(self) -> Self:
@@ -164,9 +212,11 @@ def examine_settings(**given: Any) -> Reading:
     origins = dict.fromkeys(Settings.model_fields, "default")
     origins |= dict.fromkeys(file, f"file {path}")
     origins |= {name: f"{PREFIX}{name.upper()}" for name in environment} | dict.fromkeys(given, "option")
+    values = {**file, **environment, **given}
+    problems += _take_in_secrets(values, origins)
     settings = None
     try:
-        settings = Settings(**{**file, **environment, **given})
+        settings = Settings(**values)
     except ValidationError as error:
         problems += [_told(problem, origins) for problem in error.errors()]
     return Reading(settings=settings, problems=tuple(problems), origins=origins)
@@ -189,6 +239,55 @@ def read_file(path: Path) -> dict[str, Any]:
     if "config" in data:
         raise MalformedInputError(f"config file {path}: it cannot name another config file")
     return data
+
+
+def names_of_secrets() -> tuple[str, ...]:
+    """Settings that are never shown; each may be in a file that the setting of the same name with ``_file`` names."""
+    return tuple(name for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation))
+
+
+def read_secret(path: Path) -> str:
+    """The one line that a file holds.
+
+    Raises:
+        MalformedInputError: It cannot be read, is empty, too large or no text; nothing of it is told.
+    """
+    try:
+        path = path.expanduser()
+        if path.exists() and not path.is_file():  # a pipe would keep the reader waiting
+            raise OSError(errno.EINVAL, "not a regular file")
+        with path.open("rb") as stream:
+            data = stream.read(MAX_SECRET_BYTES + 1)
+    except (OSError, RuntimeError) as error:
+        raise MalformedInputError(f"file {path}: {getattr(error, 'strerror', None) or error}") from error
+    if len(data) > MAX_SECRET_BYTES:
+        raise MalformedInputError(f"file {path}: more than the {MAX_SECRET_BYTES} bytes that a secret may have")
+    try:
+        text = data.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8")
+    except UnicodeDecodeError:
+        raise MalformedInputError(f"file {path}: no text in UTF-8") from None
+    if not text:
+        raise MalformedInputError(f"file {path}: it is empty")
+    return text
+
+
+def _take_in_secrets(values: dict[str, Any], origins: dict[str, str]) -> Iterator[str]:
+    """Put the values of secrets that are in files beside those files' names; yields what is wrong with them."""
+    for name in names_of_secrets():
+        path = values.get(name + OF_FILE)
+        if not isinstance(path, str | Path) or not str(path):  # of another kind: pydantic tells
+            continue
+        if values.get(name) is not None:
+            yield (
+                f"settings {name} and {name}{OF_FILE} are both set (from {origins[name]} and"
+                f" {origins[name + OF_FILE]}): leave one out"
+            )
+            continue
+        try:
+            values[name] = read_secret(Path(path))
+            origins[name] = f"file {path}"
+        except MalformedInputError as error:
+            yield f"setting {name}{OF_FILE}: {error} (from {origins[name + OF_FILE]})"
 
 
 def _environment() -> dict[str, Any]:

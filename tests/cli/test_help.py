@@ -12,7 +12,7 @@ from syrupy.assertion import SnapshotAssertion
 STORE_COMMANDS = ("list", "pull", "verify", "convert", "import", "path")
 KEY_COMMANDS = ("create", "list", "revoke")
 COMMANDS = ["", "analyze", "bench", "doctor", "serve", "models", *(f"models {name}" for name in STORE_COMMANDS)]
-COMMANDS += ["keys", *(f"keys {name}" for name in KEY_COMMANDS), "config", "config show", "config check"]
+COMMANDS += ["keys", *(f"keys {name}" for name in KEY_COMMANDS), "config", "config show", "config check", "healthcheck"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

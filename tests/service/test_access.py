@@ -83,7 +83,7 @@ def test_all_but_the_free_paths_need_a_key(file: KeysFile) -> None:
                 refused.add((method, path))
             assert client.request(method, path, headers={"x-api-key": secret}).status_code != 401
     free = {"/", "/livez", "/readyz", "/openapi.json", "/docs", "/docs/style.css"}
-    free |= {"/static/x", "/static/samples/x", "/model-card"}
+    free |= {"/static/x", "/static/samples/x", "/model-card", "/v2/health/live", "/v2/health/ready"}
     assert (paths | unknown) - refused == {(method, path) for method, path in paths if path in free}
     assert {path for _, path in paths} >= {"/livez", "/readyz", "/openapi.json"}
 

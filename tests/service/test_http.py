@@ -380,6 +380,9 @@ def test_limits_are_those_that_are_obeyed() -> None:
     assert (limits.body_bytes, limits.deadline_ms, limits.faces, limits.head_bytes) == (777, 2000, 50, 32768)
 
 
+ENDS = ("", "/ready", "/infer")
+
+
 def test_openapi_describes_what_there_is() -> None:
     with fake_service(FakeAnalysis()) as service:
         document = get(service, "/openapi.json").json()
@@ -392,6 +395,8 @@ def test_openapi_describes_what_there_is() -> None:
         *("/v1/analyze", "/v1/batch", "/v1/stream", "/v1/status", "/v1/models", "/v1/limits"),
         *("/predict", "/images/{picture_id}", "/api/analyze", "/analyze"),
         *("/livez", "/readyz", "/metrics"),
+        *("/v2", "/v2/health/live", "/v2/health/ready"),
+        *(f"/v2/models/{{model}}{version}{end}" for version in ("", "/versions/{version}") for end in ENDS),
     }
     references = set(re.findall(r"#/components/schemas/(\w+)", json.dumps(document)))
     assert references <= set(document["components"]["schemas"])

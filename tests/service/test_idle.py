@@ -31,6 +31,7 @@ from dulian.service import networks as networks_module
 from dulian.service.cache import MemoryCache
 from dulian.service.compute import ComputePool, Job
 from dulian.service.http import create_app
+from dulian.service.limits import ServiceLimits
 from dulian.service.networks import Networks
 from dulian.service.server import make_service
 from dulian.service.start import Share
@@ -239,7 +240,8 @@ class Opener:
 
 @contextmanager
 def unloading(opener: Opener, after_s: float) -> Iterator[tuple[Service, str]]:
-    service = make_service(opener(), WORKERS, reopen=opener, unload_after_s=after_s)
+    patient = ServiceLimits(deadline_s=PATIENCE_S)  # a busy machine opens networks slowly
+    service = make_service(opener(), WORKERS, limits=patient, reopen=opener, unload_after_s=after_s)
     try:
         with served(create_app(service)) as url:
             yield service, url

@@ -625,6 +625,7 @@ def test_every_metric_is_described_and_none_that_does_not_exist() -> None:
         service.networks = PROFILES["standard"].rows
         service.metrics.reset()
         httpx.post(f"{url}/v1/analyze", content=JPEG)
+        service.metrics.count_rpc("dulian.v1.Dulian/Analyze", "OK", 0.01)
         text = httpx.get(f"{url}/metrics").text
     found = {}
     for family in text_string_to_metric_families(text):

@@ -29,7 +29,7 @@ from dulian.service import start
 from dulian.service.http import create_app
 from dulian.service.log import configure_logging, log_event
 from dulian.service.server import DrainingServer
-from dulian.service.start import Share, bind, check_host, processes_in_memory, share_out
+from dulian.service.start import Share, available_memory, bind, check_host, processes_in_memory, share_out
 from dulian.settings import Settings
 from dulian.store import ModelStore
 
@@ -90,9 +90,11 @@ def test_auto_counts_the_processes_that_there_is_memory_for(
 ) -> None:
     monkeypatch.setattr(start, "memory_limit_bytes", lambda: limit)
     monkeypatch.setattr(start, "physical_memory_bytes", lambda: physical)
-    assert min(processes_in_memory(Settings()), 100) == room
+    memory = available_memory()
+    assert min(processes_in_memory(Settings(), memory), 100) == room
     larger = (Settings(profile="classic"), Settings(cache_mb=5000), Settings(max_bytes_in_flight_mb=5000))
-    assert all(processes_in_memory(settings) < max(2, processes_in_memory(Settings())) for settings in larger)
+    most = max(2, processes_in_memory(Settings(), memory))
+    assert all(processes_in_memory(settings, memory) < most for settings in larger)
 
 
 def test_a_taken_port_and_an_unknown_host_are_told() -> None:

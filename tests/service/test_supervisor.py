@@ -71,10 +71,10 @@ class Clients:
             while not self._stop.is_set():
                 post = kept.post if number == 0 else httpx.post
                 try:
-                    answer = post(self._url, content=self._picture)
+                    answer = post(self._url, content=self._picture, timeout=PATIENCE_S)
                 except httpx.TransportError:
                     self.broken += 1
-                    answer = post(self._url, content=self._picture)
+                    answer = post(self._url, content=self._picture, timeout=PATIENCE_S)
                 self.statuses.append(answer.status_code)
 
 

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import json
+import shutil
+from importlib.util import find_spec
 from types import ModuleType
 
 import pytest
 
 from dulian.machine import effective_cores
-from tests.soak import Figure, bad_input, drain, memory, overload, quantile, report, respawn, slow_clients
+from tests.soak import (
+    Figure,
+    bad_input,
+    drain,
+    grpc_against_http,
+    memory,
+    overload,
+    quantile,
+    redis_faults,
+    report,
+    respawn,
+    slow_clients,
+    tracing,
+)
 
 REAL = pytest.mark.weights
 TWO_CORES = pytest.mark.skipif(effective_cores() < 2, reason="two processes need two cores")
+OTEL = pytest.mark.skipif(
+    not (find_spec("opentelemetry") and find_spec("opentelemetry.exporter")), reason="the extra otel is not installed"
+)
+REDIS = pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed")
 
 
 @pytest.mark.parametrize(
@@ -23,7 +42,10 @@ TWO_CORES = pytest.mark.skipif(effective_cores() < 2, reason="two processes need
         (slow_clients, "--fake --connections 60 --seconds 1"),
         pytest.param(bad_input, "--rounds 1 --only P1 --only P6", marks=REAL),
         pytest.param(memory, "--seconds 1", marks=REAL),
+        pytest.param(grpc_against_http, "--seconds 0.3 --rounds 1", marks=REAL),
         pytest.param(respawn, "--kills 1 --between-s 0.2", marks=[REAL, TWO_CORES]),
+        pytest.param(redis_faults, "--rounds 1 --requests 20 --only again --only silent", marks=[REAL, REDIS]),
+        pytest.param(tracing, "--rounds 1 --requests 8", marks=[REAL, OTEL]),
     ],
     ids=lambda value: value.__name__.rpartition(".")[2] if isinstance(value, ModuleType) else "",
 )

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from typing import NoReturn
 
 INTERRUPTED = 130
 OUTPUT_FAILED = 3
+HEALTHCHECK = "healthcheck"
 
 
 def main() -> None:
@@ -20,12 +22,10 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    from dulian.quiet import forbid_reports
-    from dulian.settings import guard_opencv
-
-    guard_opencv()
-    forbid_reports()
     try:
+        if sys.argv[1:] == [HEALTHCHECK] and not os.environ.get("DULIAN_CONFIG"):
+            _check_health()
+        _guard()
         _run()
     except BaseException as error:
         if _interrupted:
@@ -49,6 +49,22 @@ def interruptible() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
+
+
+def _check_health() -> NoReturn:
+    """The same as the command, without the tenth of a second that all commands take to load."""
+    from dulian.cli.probe import check
+
+    sys.exit(check())
+
+
+def _guard() -> None:
+    """Before anything imports a library that it concerns."""
+    from dulian.quiet import forbid_reports
+    from dulian.settings import guard_opencv
+
+    guard_opencv()
+    forbid_reports()
 
 
 def _run() -> None:

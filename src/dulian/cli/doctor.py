@@ -19,8 +19,32 @@ if TYPE_CHECKING:
 def doctor(
     model_dir: Annotated[Path | None, typer.Option(envvar="DULIAN_MODEL_DIR", help="Folder of the models.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    plan: Annotated[
+        tuple[str, int] | None,
+        typer.Option(
+            metavar="MEMORY CORES",
+            help="Measure for a few seconds, and tell what to start on such a machine, as in 2G 4.",
+        ),
+    ] = None,
+    profile: Annotated[str | None, typer.Option(help="Of the plan; standard if not given.")] = None,
+    engine: Annotated[str | None, typer.Option(help="Of the plan; auto if not given.")] = None,
+    precision: Annotated[str | None, typer.Option(help="Of the plan; f32 if not given.")] = None,
 ) -> None:
-    """Tell what this machine offers and how dulian will use it."""
+    """Tell what this machine offers and how dulian will use it, or with --plan what to start on another one."""
+    if plan:
+        from dulian.cli.plan import print_plan
+
+        memory, cores = plan
+        print_plan(
+            memory,
+            cores,
+            profile=profile,
+            engine=engine,
+            precision=precision,
+            model_dir=model_dir,
+            as_json=as_json,
+        )
+        return
     from dulian.cli.console import print_table
     from dulian.cli.models import make_store
     from dulian.doctor import examine
@@ -66,10 +90,10 @@ def _plan(pictures: int, cores: int) -> str:
 
 
 def _plan_service(workers: int | Literal["auto"], cores: int) -> str:
-    from dulian.service.start import processes_in_memory, share_out
+    from dulian.service.start import available_memory, lay_out
     from dulian.settings import Settings
 
-    processes, threads = share_out(workers, "auto", cores, room=processes_in_memory(Settings()))
+    processes, threads = lay_out(Settings(workers=workers), cores, available_memory())
     return f"processes: {processes}, threads of each: {threads}"
 
 

@@ -15,6 +15,12 @@ def serve(
     metrics_port: Annotated[
         int | None, typer.Option(help="A port of its own for /metrics, /livez and /readyz; none if not given.")
     ] = None,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="A port for gRPC (extra grpc), 0 for any that is free; none if not given.")
+    ] = None,
+    grpc_reflection: Annotated[
+        bool, typer.Option("--grpc-reflection", help="Let anybody who reaches that port list what can be called.")
+    ] = False,
     profile: Annotated[str | None, typer.Option(help="standard, accurate, classic or classic-article.")] = None,
     engine: Annotated[str | None, typer.Option(help="auto, onnxruntime, openvino, opencv, opencv-caffe.")] = None,
     precision: Annotated[
@@ -75,6 +81,8 @@ def serve(
         host=host,
         port=port,
         metrics_port=metrics_port,
+        grpc_port=grpc_port,
+        grpc_reflection=grpc_reflection or None,
         profile=profile,
         engine=engine,
         precision=precision,

@@ -7,6 +7,16 @@ importer. Fetching and storing files is not.
 
 from __future__ import annotations
 
+from dulian.errors import MissingDependencyError
+
+try:
+    import onnx as onnx
+except ModuleNotFoundError as error:
+    raise MissingDependencyError(
+        "rewriting networks needs onnx, which is not installed here: a container goes without; do it where"
+        " 'pip install dulian' has brought it, and bring the files"
+    ) from error
+
 from dulian.convert.caffe import convert_caffe
 from dulian.convert.check import CheckReport, CheckRow, check_against_opencv
 from dulian.convert.face_api import convert_face_api

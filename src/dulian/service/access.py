@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 CHECK_INTERVAL_S = 2.0
 
 # Everything else needs a key, what does not exist included.
-FREE_PATHS = frozenset({"/", "/livez", "/readyz", "/openapi.json", "/docs", "/model-card"})
+FREE_PATHS = frozenset(
+    {"/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json", "/docs", "/model-card"}
+)
 FREE_FOLDERS = ("/docs/", "/static/")
 
 _NEEDED = "this needs a valid key, as 'Authorization: Bearer <key>' or 'X-API-Key: <key>'"

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from dulian.errors import DeadlineError, OverloadedError, RateLimitError
+from dulian.service import tracing
 from dulian.service.body import ClientGone, Receive
 from dulian.service.compute import EXPIRED, ComputePool, Job, Outcome
 from dulian.service.limits import ServiceLimits
@@ -222,7 +223,7 @@ class Admission:
         ticket: Ticket[T] = Ticket(hold, landed)
         now = time.monotonic()
         job = Job(
-            work,
+            tracing.carried(work),
             deadline=now + budget_s,
             loop=asyncio.get_running_loop(),
             settle=partial(self._settle, ticket, measure),
@@ -272,6 +273,7 @@ class Admission:
         ticket.waiting.remove(future)
         if not ticket.waiting and self._pool.withdraw(ticket.job):
             self._note_wait(ticket)
+            tracing.note_stage("queue", ticket.job.made_at, time.monotonic())
             ticket.settle(None)
             self._look_at_queue()
 

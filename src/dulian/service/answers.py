@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import Any
 
 from starlette.responses import Response
 
 from dulian.errors import DulianError, OverloadedError
+from dulian.service import tracing
 from dulian.service.admission import retry_after_s
 from dulian.service.status import TOO_MANY, UNAUTHENTICATED, UNAVAILABLE, http_status, told
 
@@ -17,12 +19,21 @@ JPEG_TYPE = "image/jpeg"
 
 # Who calls these knows the services of the articles, which put a text under "error" and nothing else.
 PICTURES = "/images/"
-_TEXT_ERRORS = ("/predict", "/api/analyze", "/analyze")
+# And so does the Open Inference Protocol.
+INFERENCE = "/v2"
+_TEXT_ERRORS = ("/predict", "/api/analyze", "/analyze", INFERENCE)
+_BELOW = (PICTURES, f"{INFERENCE}/")
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 
 def make_request_id() -> str:
     """The id of a request that brought none. It is no secret, so it need not cost a call of the system."""
     return f"{random.getrandbits(128):032x}"
+
+
+def request_id_of(given: bytes) -> str:
+    """What a request calls itself, if that can stand in a header and in the log; else a new id."""
+    return given.decode("ascii") if _REQUEST_ID.fullmatch(given) else make_request_id()
 
 
 def to_json(data: Any) -> bytes:
@@ -49,8 +60,9 @@ def error_answer(error: DulianError, request_id: str, *, close: bool = False, pa
 def error_shape(
     status: int, code: str, message: str, request_id: str, headers: dict[str, str] | None = None, *, path: str = ""
 ) -> Response:
-    """The only form in which an error leaves the service; two, counting the articles' paths."""
-    plain = path in _TEXT_ERRORS or path.startswith(PICTURES)
+    """The only form in which an error leaves the service; two, counting the paths of others."""
+    tracing.note("error.code", code)
+    plain = path in _TEXT_ERRORS or path.startswith(_BELOW)
     body = to_json({"error": message}) if plain else error_json(code, message, request_id)
     return Response(body, status_code=status, headers=headers, media_type=JSON_TYPE)
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dulian.errors import DeadlineError, DulianError, InputTooLargeError, OverloadedError, UnsupportedMediaError
+from dulian.service import tracing
 from dulian.service.analysis import AnalyzeEndpoint, answer_picture
 from dulian.service.answers import JSON_TYPE, error_json
 from dulian.service.body import ClientGone
@@ -33,7 +34,7 @@ class BatchEndpoint(Endpoint):
 
     def __init__(self, service: Service) -> None:
         super().__init__(service)
-        self._places = asyncio.Semaphore(service.pool.workers)
+        service.batch_places = asyncio.Semaphore(service.pool.workers)  # a semaphore belongs to one event loop
 
     def _check_envelope(self, content_type: str) -> None:
         if not is_form(content_type):
@@ -41,7 +42,7 @@ class BatchEndpoint(Endpoint):
 
     async def _respond(self, upload: Upload) -> ASGIApp:
         try:
-            return await _Batch(self._service, self._places, upload).answer()
+            return await _Batch(self._service, upload).answer()
         finally:
             upload.hold.release()
 
@@ -49,9 +50,9 @@ class BatchEndpoint(Endpoint):
 class _Batch:
     """One request's pictures on their way."""
 
-    def __init__(self, service: Service, places: asyncio.Semaphore, upload: Upload) -> None:
+    def __init__(self, service: Service, upload: Upload) -> None:
         self._service = service
-        self._places = places
+        self._places = service.batch_places
         self._upload = upload
         self._deadline = asyncio.get_running_loop().time() + upload.asked.budget_s
         self._answer_bytes = 0
@@ -91,6 +92,10 @@ class _Batch:
 
     async def _answer_one(self, picture: FormFile) -> bytes | DulianError:
         """The JSON of one result, or why there is none: that is nobody else's business."""
+        with tracing.part("picture"):
+            return await self._outcome(picture)
+
+    async def _outcome(self, picture: FormFile) -> bytes | DulianError:
         try:
             async with asyncio.timeout_at(self._deadline):
                 await self._places.acquire()

@@ -1,23 +1,27 @@
 """Results given a moment ago, for who asks the same of the same picture again; one analysis for all who ask at once.
 
-What is kept is the text of a result and nothing else: no pixels, and of the picture only a hash under a secret that
-this process made for itself, so that its memory cannot be searched for a photo by its hash.
+What is kept is the text of a result and nothing else: no pixels, and of the picture only a hash under a secret, so that
+no memory can be searched for a photo by its hash. A process makes that secret for itself, unless results are shared.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import heapq
 import hmac
+import math
 import secrets
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
-from functools import partial
-from typing import Literal, Protocol
+from functools import cache, partial
+from importlib import metadata
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from dulian import __version__
 from dulian.faces import ModelInfo
@@ -25,10 +29,17 @@ from dulian.service.admission import Admission, Hold, Ticket
 from dulian.service.answers import with_request_id, without_request_id
 from dulian.service.body import Receive
 from dulian.service.compute import Outcome
-from dulian.service.metrics import Tier
+from dulian.service.metrics import CacheResult, Tier
 from dulian.service.query import Asked
+from dulian.settings import Settings
+
+if TYPE_CHECKING:
+    from dulian.image import ImageLimits
+    from dulian.service.redis_cache import RedisCache
 
 Found = Literal["miss", "shared", "hit"]
+Count = Callable[[Tier, CacheResult], None]
+"""Hears what became of one look into one tier."""
 
 # Hashed on the loop below this size, which takes 0.15 ms.
 INLINE_BYTES = 256 * 2**10
@@ -38,19 +49,37 @@ ENTRY_BYTES = 300
 SWEEP_S = 1.0
 # How long an answer may take counts for the one who asks and is not part of what is asked.
 NOT_ASKED = frozenset({"budget_s"})
+# What decodes and computes: others of them may answer a little otherwise, or read files that these cannot.
+LIBRARIES = ("numpy", "opencv-python-headless", "onnxruntime", "openvino", "pillow", "pillow-heif", "simplejpeg")
+
+
+def uncounted(tier: Tier, result: CacheResult) -> None:
+    """For those who do not count."""
 
 
 class ResultCache(Protocol):
-    """Where results are kept, as many and as long as it sees fit. It never fails: what it cannot get is not there."""
+    """Where results are kept, as many and as long as it sees fit. It never fails: what it cannot get is not there.
+
+    ``tier`` is where it looks first.
+    """
 
     tier: Tier
 
-    async def get(self, key: bytes) -> bytes | None:
-        """The text of a result, or None."""
+    @property
+    def breaker_open(self) -> bool:
+        """Whether a part of it is not asked at present, because it failed."""
+        ...
+
+    async def get(self, key: bytes, count: Count = uncounted) -> bytes | None:
+        """The text of a result, or None; ``count`` hears of every tier that was looked into."""
         ...
 
     async def put(self, key: bytes, value: bytes) -> None:
         """Keep the text of a result."""
+        ...
+
+    async def close(self) -> None:
+        """Give up what is open; the service ends."""
         ...
 
 
@@ -61,27 +90,31 @@ class MemoryCache:
     """
 
     tier: Tier = "memory"
+    breaker_open = False
 
     def __init__(self, max_bytes: int, ttl_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
         self._clock = clock
         self._values: OrderedDict[bytes, bytes] = OrderedDict()  # by their last use
-        self._ends: OrderedDict[bytes, float] = OrderedDict()  # by their age
+        self._ends: dict[bytes, float] = {}
+        self._due: list[tuple[float, bytes]] = []  # a heap of the same, and of some that went before their time
         self._sweeper: asyncio.TimerHandle | None = None
         self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._values)
 
-    async def get(self, key: bytes) -> bytes | None:
+    async def get(self, key: bytes, count: Count = uncounted) -> bytes | None:
         self._drop_ended()
         value = self._values.get(key)
         if value is not None:
             self._values.move_to_end(key)
+        count(self.tier, "miss" if value is None else "hit")
         return value
 
-    async def put(self, key: bytes, value: bytes) -> None:
+    async def put(self, key: bytes, value: bytes, life_s: float = math.inf) -> None:
+        """Keep the text of a result, for ``life_s`` if that is less than usual."""
         self._drop_ended()
         if key in self._values:
             self._drop(key)
@@ -91,9 +124,21 @@ class MemoryCache:
         while self.bytes + size > self._max_bytes:
             self._drop(next(iter(self._values)))
         self._values[key] = value
-        self._ends[key] = self._clock() + self._ttl_s
+        self._ends[key] = self._clock() + min(self._ttl_s, life_s)
         self.bytes += size
+        self._note_end(key)
         self._sweep_later()
+
+    async def close(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+
+    def _note_end(self, key: bytes) -> None:
+        heapq.heappush(self._due, (self._ends[key], key))
+        if len(self._due) > 2 * len(self._ends) + 8:
+            self._due = [(end, key) for key, end in self._ends.items()]
+            heapq.heapify(self._due)
 
     def _drop(self, key: bytes) -> None:
         self.bytes -= size_of(key, self._values.pop(key))
@@ -101,16 +146,15 @@ class MemoryCache:
 
     def _drop_ended(self) -> None:
         now = self._clock()
-        while self._ends:
-            key, end = next(iter(self._ends.items()))
-            if end > now:
-                return
-            self._drop(key)
+        while self._due and self._due[0][0] <= now:
+            end, key = heapq.heappop(self._due)
+            if self._ends.get(key) == end:
+                self._drop(key)
 
     def _sweep_later(self) -> None:
         """See to it that results go when their time is over, although nobody asks any more."""
-        if self._ends and self._sweeper is None:
-            wait_s = next(iter(self._ends.values())) - self._clock()
+        if self._due and self._sweeper is None:
+            wait_s = self._due[0][0] - self._clock()
             self._sweeper = asyncio.get_running_loop().call_later(max(SWEEP_S, wait_s), self._sweep)
 
     def _sweep(self) -> None:
@@ -119,17 +163,80 @@ class MemoryCache:
         self._sweep_later()
 
 
+class TieredCache:
+    """Memory first, then Redis: what is found there is remembered here, and what is kept is kept in both."""
+
+    tier: Tier = "memory"
+
+    def __init__(self, near: MemoryCache, far: RedisCache) -> None:
+        self._near = near
+        self._far = far
+
+    @property
+    def breaker_open(self) -> bool:
+        return self._far.breaker_open
+
+    async def get(self, key: bytes, count: Count = uncounted) -> bytes | None:
+        text = await self._near.get(key, count)
+        if text is not None:
+            return text
+        kept = await self._far.find(key, count)
+        if kept is None:
+            return None
+        await self._near.put(key, *kept)
+        return kept.text
+
+    async def put(self, key: bytes, value: bytes) -> None:
+        await self._near.put(key, value)
+        await self._far.put(key, value)
+
+    async def close(self) -> None:
+        await self._near.close()
+        await self._far.close()
+
+
+def open_cache(settings: Settings) -> ResultCache | None:
+    """The tiers that the settings want.
+
+    Raises:
+        MissingDependencyError: The extra for Redis is missing.
+        MalformedInputError: The address of Redis makes no sense.
+    """
+    near = MemoryCache(settings.cache_mb << 20, settings.cache_ttl_s) if settings.cache_mb else None
+    secret = secret_of(settings)
+    if settings.redis_url is None or secret is None:
+        return near
+    from dulian.service.redis_cache import RedisCache
+
+    far = RedisCache(settings.redis_url.get_secret_value(), secret, settings.cache_ttl_s)
+    return far if near is None else TieredCache(near, far)
+
+
+def secret_of(settings: Settings) -> bytes | None:
+    """What all instances that share results have in common, and nobody else."""
+    return None if settings.cache_secret is None else settings.cache_secret.get_secret_value().encode()
+
+
+def derive(secret: bytes, purpose: str) -> bytes:
+    """A secret for one purpose alone."""
+    return hmac.digest(secret, f"dulian cache {purpose}".encode(), "sha256")
+
+
 def size_of(key: bytes, value: bytes) -> int:
     """Bytes of memory that an entry of the cache takes."""
     return sys.getsizeof(key) + sys.getsizeof(value) + ENTRY_BYTES
 
 
 class Keys:
-    """Makes keys: the same for the same picture, networks and wishes, and without meaning outside this process."""
+    """Makes keys: the same for the same picture, networks, limits and wishes, and without meaning to others.
 
-    def __init__(self, model: ModelInfo) -> None:
-        self._secret = secrets.token_bytes(32)
-        self._answering = (__version__, model.profile, model.engine, model.digest)
+    With a secret that others have too, keys are the same for all of them whose answers would be.
+    """
+
+    def __init__(self, model: ModelInfo, limits: ImageLimits | None = None, *, secret: bytes | None = None) -> None:
+        self._secret = secrets.token_bytes(32) if secret is None else derive(secret, "keys")
+        answers_by = (model.profile, model.engine, model.digest, canonical(limits))
+        self._answering = (__version__, *answers_by, installed(LIBRARIES))
 
     def key(self, picture_sha256: bytes, route: str, asked: Asked) -> bytes:
         """The key of what a route answers to these wishes about a picture."""
@@ -147,6 +254,16 @@ def canonical(value: object) -> object:
     return value
 
 
+@cache
+def installed(packages: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Those of them that are installed, with their versions; looked for on disk once."""
+    found = []
+    for name in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found.append((name, metadata.version(name)))
+    return tuple(found)
+
+
 class SharedResults:
     """Answers that are there, or about to be, before any work is queued. Belongs to one event loop.
 
@@ -156,13 +273,22 @@ class SharedResults:
     kept.
     """
 
-    def __init__(self, tier: ResultCache, keys: Keys, admission: Admission) -> None:
-        self._tier = tier
+    def __init__(self, cache: ResultCache, keys: Keys, admission: Admission) -> None:
+        self._cache = cache
         self._keys = keys
         self._admission = admission
         self._hasher = ThreadPoolExecutor(1, thread_name_prefix="hash")
         self._flights: dict[bytes, Ticket[bytes]] = {}
         self._keeping: set[asyncio.Task[None]] = set()
+
+    @property
+    def breaker_open(self) -> bool:
+        """Whether a tier of the cache is not asked at present, because it failed."""
+        return self._cache.breaker_open
+
+    async def close(self) -> None:
+        """Give up what the cache has open; the service ends."""
+        await self._cache.close()
 
     async def perform(
         self,
@@ -175,7 +301,7 @@ class SharedResults:
         asked: Asked,
         budget_s: float,
         hold: Hold,
-        receive: Receive,
+        receive: Receive | None,
         foresee: bool = True,
     ) -> tuple[bytes, Found]:
         """The answer that ``work`` makes for this request, or made for another; else as :meth:`Admission.perform`.
@@ -191,7 +317,6 @@ class SharedResults:
             hold.release()
             raise
         found: Found = "hit" if text is not None else "miss" if ticket is None else "shared"
-        self._admission.metrics.count_cached(self._tier.tier, found)
         if text is not None:
             hold.release()
             return with_request_id(text, request_id), found
@@ -213,8 +338,13 @@ class SharedResults:
 
     async def _look_up(self, key: bytes) -> tuple[bytes | None, Ticket[bytes] | None]:
         """A text that is there, or else what is about to make one."""
-        text = await self._tier.get(key)
+        text, count = None, self._admission.metrics.count_cached
         ticket = self._flights.get(key)
+        if ticket is None:
+            text = await self._cache.get(key, count)
+            ticket = self._flights.get(key)  # while Redis was asked, another request may have begun
+        else:
+            count(self._cache.tier, "shared" if ticket.outcome is None else "hit")
         if text is None and ticket is not None and ticket.outcome is not None:  # on its way to where it will be kept
             text = ticket.outcome[0]
         return text, ticket
@@ -235,7 +365,7 @@ class SharedResults:
 
     async def _keep(self, key: bytes, text: bytes) -> None:
         try:
-            await self._tier.put(key, text)
+            await self._cache.put(key, text)
         finally:
             del self._flights[key]
 

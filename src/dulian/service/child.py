@@ -30,8 +30,16 @@ def new_memory(name: str) -> int | None:
 class Child:
     """A process at work, or on its way there; ``channel`` can be read when there is something to hear."""
 
-    def __init__(self, index: int, orders: Mapping[str, Any], fds: Sequence[int], command: Sequence[str]) -> None:
-        """``fds`` are descriptors which the orders name.
+    def __init__(
+        self,
+        index: int,
+        orders: Mapping[str, Any],
+        fds: Sequence[int],
+        command: Sequence[str] = WORKER,
+        *,
+        log: int | None = None,
+    ) -> None:
+        """``fds`` are descriptors which the orders name; ``log`` is where its log goes, the same as ours if not given.
 
         Raises:
             OSError: The system has no room for another process.
@@ -45,6 +53,7 @@ class Child:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", *command, str(theirs.fileno())],  # nothing is imported from where it was started
                 stdin=subprocess.DEVNULL,
+                stderr=log,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 pass_fds=(theirs.fileno(), *fds),
                 process_group=0,  # Ctrl-C is meant for the supervisor; it tells the others

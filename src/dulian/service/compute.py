@@ -58,12 +58,13 @@ class Job:
 class _Worker:
     """One thread: since when it has been at one piece of work, and whether it has given up what it owns."""
 
-    __slots__ = ("at_work_since", "thread", "unloaded")
+    __slots__ = ("at_work_since", "renewals", "thread", "unloaded")
 
     def __init__(self, name: str, run: Callable[[_Worker], None]) -> None:
         self.thread = threading.Thread(target=run, args=(self,), name=name, daemon=True)
         self.at_work_since: float | None = None
         self.unloaded = False
+        self.renewals = 0
 
 
 class ComputePool:
@@ -77,11 +78,13 @@ class ComputePool:
         rest: Callable[[], object] = lambda: None,
         unload: Callable[[], object] = lambda: None,
         unload_after_s: float = math.inf,
+        renew: Callable[[], object] = lambda: None,
     ) -> None:
         """``prepare`` runs in every thread before its first job: it makes and warms what the thread owns.
 
         ``rest`` runs in one thread, once, whenever there was nothing to do for a while. ``unload`` runs in every
         thread, once, when there was nothing to do for ``unload_after_s``: the thread's next job finds nothing prepared.
+        ``renew`` runs, after :meth:`renew`, in every thread that has something prepared, before its next job.
         """
         self.workers = workers
         self._prepare = prepare
@@ -89,6 +92,8 @@ class ComputePool:
         self._rested = False
         self._unload = unload
         self._unload_after_s = unload_after_s
+        self._renew = renew
+        self._renewals = 0
         self._idle_since = time.monotonic()
         self._durations: deque[float] = deque(maxlen=MAX_DURATIONS)
         self._waiting: deque[Job] = deque()
@@ -135,6 +140,12 @@ class ComputePool:
             if failure is not None:
                 self.close()
                 raise failure
+
+    def renew(self) -> None:
+        """Have every thread make anew what it owns."""
+        with self._changed:
+            self._renewals += 1
+            self._changed.notify_all()
 
     def submit(self, job: Job) -> None:
         with self._changed:
@@ -206,8 +217,9 @@ class ComputePool:
         """The next job, waited for; None at the end. What is to be done in long pauses is done in between."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing, self._patience_s(worker))
-                if self._waiting:
+                self._changed.wait_for(lambda: self._has_something_for(worker), self._patience_s(worker))
+                chore = self._renewal_due(worker)
+                if chore is None and self._waiting:
                     self._busy += 1
                     self._rested = worker.unloaded = False
                     job = self._waiting.popleft()
@@ -215,13 +227,22 @@ class ComputePool:
                     return job
                 if self._closing:
                     return None
-                chore = self._next_chore(worker)
+                chore = chore or self._next_chore(worker)
             if chore is not None:
                 worker.at_work_since = time.monotonic()
                 error = _attempt(chore)[1]
                 worker.at_work_since = None
                 if error is not None:  # a pause is no reason for a thread to end
                     log_event("pause_failed", level=logging.ERROR, error=error)
+
+    def _has_something_for(self, worker: _Worker) -> bool:
+        return bool(self._waiting) or self._closing or worker.renewals != self._renewals
+
+    def _renewal_due(self, worker: _Worker) -> Callable[[], object] | None:
+        if worker.renewals == self._renewals:
+            return None
+        worker.renewals = self._renewals
+        return None if worker.unloaded else self._renew
 
     def _patience_s(self, worker: _Worker) -> float | None:
         """How long to wait for a job before there is something else to do; None for as long as it takes."""

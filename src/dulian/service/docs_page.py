@@ -57,14 +57,24 @@ class Group:
         return self.english.lower().replace(" ", "-")
 
 
+_INFERENCE = {
+    "/v2": "这是什么服务",
+    "/v2/health/live": "进程是否在应答",
+    "/v2/health/ready": "是否欢迎新的请求",
+    **dict.fromkeys(("/v2/models/{model}", "/v2/models/{model}/versions/{version}"), "模型的版本与张量"),
+    **dict.fromkeys(("/v2/models/{model}/ready", "/v2/models/{model}/versions/{version}/ready"), "模型是否就绪"),
+    **dict.fromkeys(("/v2/models/{model}/infer", "/v2/models/{model}/versions/{version}/infer"), "图片进，张量出"),
+}
 _GROUPS = (
     Group("分析", "Analysis", ("/v1/analyze", "/v1/batch", "/v1/stream")),
     Group("服务状态", "Operation", ("/livez", "/readyz", "/v1/status", "/metrics")),
     Group("模型与上限", "Models and limits", ("/v1/models", "/v1/limits")),
     Group("文章中的接口", "Routes of the articles", ("/predict", "/images/{picture_id}", "/api/analyze", "/analyze")),
+    Group("开放推理协议", "Open Inference Protocol", tuple(_INFERENCE)),
     Group("其他", "Others"),
 )
 _CHINESE = {
+    **_INFERENCE,
     "/v1/analyze": "一张图片，找出其中所有的脸",
     "/v1/batch": "一次多张图片，逐张回答",
     "/v1/stream": "一个连接，一帧接一帧，总是最新的一帧",

@@ -15,6 +15,7 @@ from dulian.errors import BackendError, DulianError, InferenceError
 from dulian.faces import AnalysisResult
 from dulian.image import encode_jpeg
 from dulian.render import draw_on
+from dulian.service import tracing
 from dulian.service.admission import Caller, Hold
 from dulian.service.answers import JSON_TYPE, error_answer
 from dulian.service.body import EMPTY, Buffer, ClientGone, Headers, RequestBody
@@ -35,6 +36,7 @@ class Upload:
     request_id: str
     hold: Hold
     receive: Receive
+    headers: Headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,8 @@ class Endpoint(ABC):
         except BaseException:
             hold.release()
             raise
-        return await self._respond(Upload(data, content_type, asked, scope["state"]["request_id"], hold, receive))
+        request_id = scope["state"]["request_id"]
+        return await self._respond(Upload(data, content_type, asked, request_id, hold, receive, headers))
 
     def _check_envelope(self, content_type: str) -> None:
         """Refuse a wrapping that the route does not open, before the body is read.
@@ -153,7 +156,7 @@ class PictureEndpoint(Endpoint):
             DulianError: The picture, or what it is wrapped in, is refused.
         """
         result, drawn = look_at(self._service, self._open(upload), upload.asked, draw=self._draws(upload.asked))
-        with self._service.metrics.stages["encode"].time():
+        with self._service.metrics.timed("encode"):
             return self._shape(result, drawn, upload)
 
     def _open(self, upload: Upload) -> bytes:
@@ -178,13 +181,14 @@ def look_at(service: Service, picture: bytes, asked: Asked, *, draw: bool) -> tu
     result, load_image = service.analyze(picture, asked.options)
     if not draw:
         return result, None
-    with service.metrics.stages["draw"].time():
+    with service.metrics.timed("draw"):
         image = load_image()
         draw_on(image, result, language=service.language)
         return result, encode_jpeg(image)
 
 
 def note_failure(error: DulianError, request_id: str) -> None:
-    """Log what is not the caller's fault nor the load's."""
+    """Log what is not the caller's fault nor the load's; a trace hears of everything."""
+    tracing.note_error(error)
     if isinstance(error, InferenceError | BackendError):
         log_event("analysis_failed", level=logging.ERROR, error=error, request_id=request_id, code=error.code)

@@ -83,7 +83,7 @@ def _from_json(body: Buffer, limits: ServiceLimits) -> bytes:
     text = memoryview(closed)[head.end() : -1]
     if b"\\" in closed:
         text = memoryview(_unescaped(bytes(text)))
-    return _from_base64(text, limits.max_body_bytes)
+    return from_base64(text, limits.max_body_bytes)
 
 
 def _unescaped(text: bytes) -> bytes:
@@ -95,7 +95,13 @@ def _unescaped(text: bytes) -> bytes:
         raise MalformedInputError(f"'{FIELD}' is no JSON string of Base64") from None
 
 
-def _from_base64(text: memoryview, max_bytes: int) -> bytes:
+def from_base64(text: memoryview, max_bytes: int) -> bytes:
+    """What Base64 stands for, its standard alphabet alone.
+
+    Raises:
+        InputTooLargeError: It would be more bytes than the limit.
+        MalformedInputError: It is no Base64.
+    """
     padding = bytes(text[-2:]).count(b"=")
     size = len(text) // 4 * 3 - padding
     if size > max_bytes:

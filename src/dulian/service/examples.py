@@ -14,6 +14,56 @@ REF = "#/components/schemas/"
 _ADDRESS = "127.0.0.1:8080"
 _LINE_CHARS = 72
 
+FACE = {"bbox": [120, 80, 200, 180], "gender": "Female", "age": "25-32", "confidence": 0.93}
+RESULT = {
+    "request_id": "9f0c2d6e5b7a4c1d8e3f6a5b4c3d2e1f",
+    "image": {"width": 800, "height": 533, "rotated": 0},
+    "model": {"profile": "standard", "engine": "onnxruntime", "digest": "5f1c8e0a9b7d"},
+    "faces": [
+        {
+            "id": 0,
+            "bbox": [120.0, 80.0, 263.0, 238.0],
+            "confidence": 0.98,
+            "landmarks": {
+                "right_eye": [162.4, 139.8],
+                "left_eye": [221.7, 137.2],
+                "nose": [193.5, 170.1],
+                "mouth_right": [168.9, 201.3],
+                "mouth_left": [217.2, 199.6],
+            },
+            "age": {
+                "value": 31.4,
+                "low": 26.0,
+                "high": 37.0,
+                "coverage": 0.9,
+                "bucket": "(25-32)",
+                "bucket_probability": 0.71,
+            },
+            "gender": {"value": "female", "probability": 0.97, "female_probability": 0.97},
+            "quality": {
+                "score": 0.82,
+                "sharpness": 0.7,
+                "brightness": 0.5,
+                "size_px": 143,
+                "pose": {"yaw": 4, "pitch": -2, "roll": 1},
+                "reasons": [],
+            },
+            "status": "ok",
+            "label": "Female, (25-32)",
+            "message": None,
+        }
+    ],
+    "timings_ms": {"decode": 3.1, "detect": 4.6, "attributes": 1.2, "total": 9.0},
+    "annotated_image": None,
+}
+ERROR = {
+    "error": {
+        "code": "image_truncated",
+        "message": "the file ends before its picture does",
+        "request_id": RESULT["request_id"],
+    }
+}
+
 
 def command(path: str, operation: dict[str, Any]) -> str:
     """A line for a shell that asks this route."""

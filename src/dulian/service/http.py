@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import re
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -22,10 +21,13 @@ from dulian.models.rows import ModelRow
 from dulian.service import openapi, schema, stream
 from dulian.service.access import Gate
 from dulian.service.analysis import AnalyzeEndpoint
-from dulian.service.answers import PICTURES, error_answer, error_shape, json_answer, make_request_id
+from dulian.service.answers import PICTURES, error_answer, error_shape, json_answer, request_id_of
 from dulian.service.articles import ARTICLES, ArticleEndpoint, picture_endpoint
 from dulian.service.batch import BatchEndpoint
 from dulian.service.docs_page import add_docs
+from dulian.service.inference import versions
+from dulian.service.inference_http import add_inference
+from dulian.service.inference_openapi import describe_inference
 from dulian.service.log import log_event
 from dulian.service.metrics import TEXT_TYPE, Measured
 from dulian.service.security import allow_origins, security_headers
@@ -34,7 +36,18 @@ from dulian.service.status import INTERNAL, ROUTING
 from dulian.service.stream import StreamEndpoint
 from dulian.service.webui import MODEL_CARD, add_page
 
-_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig
+
+# FastAPI traces by itself wherever a provider is set for all: with path and query, and with texts of errors.
+SILENT: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
+
 _CLOSE = (b"connection", b"close")
 
 _OPENED = "websocket.accept"
@@ -50,6 +63,7 @@ def create_app(service: Service, *, metrics: bool = True) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=SILENT,
     )
     # A FastAPI route would add its own validation and response machinery to the one request that has to be quick.
     articles = (ArticleEndpoint(service, article) for article in ARTICLES)
@@ -62,19 +76,29 @@ def create_app(service: Service, *, metrics: bool = True) -> FastAPI:
     _add_descriptions(app, service)
     add_docs(app)
     add_page(app, service.samples)
+    add_inference(app, service)
     if metrics:
         _add_metrics(app, service)
     app.add_middleware(Gate, service=service)
     allow_origins(app, service.origins)
     _add_answers(app, service)
+    if service.tracing is not None:
+        from dulian.service.traced import Traced
+
+        app.add_middleware(Traced, spans=service.tracing)  # outside even what counts, so that this can note something
     describe = app.openapi
-    app.openapi = cache(lambda: openapi.complete(describe(), service.limits))  # type: ignore[method-assign]
+    app.openapi = cache(lambda: _described(describe(), service))  # type: ignore[method-assign]
     return app
+
+
+def _described(document: dict[str, Any], service: Service) -> dict[str, Any]:
+    document = openapi.complete(document, service.limits)
+    return describe_inference(document, service.limits, versions(service))
 
 
 def create_metrics_app(service: Service) -> FastAPI:
     """The application of a port of its own: the metrics and the probes."""
-    app = FastAPI(title=openapi.TITLE, version=__version__, openapi_url=None, redirect_slashes=False)
+    app = FastAPI(title=openapi.TITLE, version=__version__, openapi_url=None, redirect_slashes=False, telemetry=SILENT)
     _add_probes(app, service)
     _add_metrics(app, service)
     _add_answers(app, service)
@@ -130,11 +154,7 @@ class Envelope:
 
 
 def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-            kept: str = value.decode("ascii")
-            return kept
-    return make_request_id()
+    return request_id_of(next((value for name, value in scope["headers"] if name == b"x-request-id"), b""))
 
 
 # ── errors that reach the framework ──────────────────────────────────────────────────────────────

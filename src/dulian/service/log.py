@@ -8,12 +8,14 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from dulian.service.tracing import ids
+
 logger = logging.getLogger("dulian.service")
 
 
 def log_event(event: str, *, level: int = logging.INFO, error: BaseException | None = None, **fields: Any) -> None:
-    """Log an event by its name, with fields; ``error`` brings its traceback along."""
-    logger.log(level, event, extra={"fields": fields}, exc_info=error)
+    """Log an event by its name, with fields and the trace it belongs to; ``error`` brings its traceback along."""
+    logger.log(level, event, extra={"fields": {**fields, **ids()}}, exc_info=error)
 
 
 class JsonFormatter(logging.Formatter):
@@ -37,10 +39,10 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(**always: Any) -> None:
-    """Send our events, and the server's warnings, to standard error, each with these fields."""
+    """Send our events, and the servers' warnings, to standard error, each with these fields."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(always))
-    for name, level in (("dulian.service", logging.INFO), ("uvicorn", logging.WARNING)):
+    for name, level in (("dulian.service", logging.INFO), ("uvicorn", logging.WARNING), ("grpc", logging.WARNING)):
         named = logging.getLogger(name)
         named.handlers = [handler]
         named.setLevel(level)

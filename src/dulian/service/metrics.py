@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dulian.errors import InputError, UnsupportedImageError
 from dulian.formats import sniff
+from dulian.service import tracing
 from dulian.service.status import UNAVAILABLE
 
 if TYPE_CHECKING:
@@ -68,8 +69,10 @@ class Metrics:
         """Forget all counts."""
         self._registry = CollectorRegistry()
         self._add_requests()
+        self._add_rpc()
         self._add_admission()
         self._add_pictures()
+        self.lost_spans = self._counter("trace_spans_lost_total", "Spans that were made and could not be sent")
         ProcessCollector(registry=self._registry)
         if self._service is not None:
             self.watch(self._service)
@@ -102,6 +105,21 @@ class Metrics:
             children = self._known[key] = self._requests.labels(*key), self._durations.labels(route)
         children[0].inc()
         children[1].observe(took_s)
+
+    def _add_rpc(self) -> None:
+        self._rpcs = self._counter("grpc_requests_total", "Calls over gRPC by their status", "method", "code")
+        self._rpc_durations = self._histogram(
+            "grpc_request_duration_seconds",
+            "From a call's first byte to its last, refusals included; not of streams",
+            Histogram.DEFAULT_BUCKETS,
+            "method",
+        )
+
+    def count_rpc(self, method: str, code: str, took_s: float | None) -> None:
+        """A call over gRPC has ended; ``method`` is one of ours. A stream takes as long as its client wants: None."""
+        self._rpcs.labels(method, code).inc()
+        if took_s is not None:
+            self._rpc_durations.labels(method).observe(took_s)
 
     def count_handshake(self, route: str, status: int) -> None:
         """A WebSocket was opened (101), or was not."""
@@ -139,6 +157,7 @@ class Metrics:
     def count_cached(self, tier: Tier, result: CacheResult) -> None:
         """A result was looked for; ``shared`` is one that another request was about to get."""
         self._cache[tier, result].inc()
+        tracing.note(f"cache.{tier}", result)
 
     # ── pictures ─────────────────────────────────────────────────────────────────────────────────
 
@@ -148,6 +167,10 @@ class Metrics:
         self._faces = self._histogram("faces_detected", "Faces found in a picture", FACE_BUCKETS)
         self._batches = self._histogram("batch_size", "Faces in one run of an attribute network", BATCH_BUCKETS)
         self._images_rejected = self._counter("images_rejected_total", "Pictures that were refused", "reason", "format")
+
+    def timed(self, stage: Stage) -> _Timed:
+        """For a ``with``: what is done in it is that step of the work."""
+        return _Timed(stage, self.stages[stage])
 
     def measured(self, analyze: Analyze) -> Analyze:
         """The same analysis, with its faces, its stages and its refusals counted."""
@@ -166,6 +189,8 @@ class Metrics:
     def _count_result(self, result: AnalysisResult, options: AnalyzeOptions) -> None:
         count = len(result.faces)
         timings = result.timings_ms
+        if (record := tracing.current()) is not None:
+            record.note_result(result)
         self._faces.observe(count + result.skipped)
         self.stages["sniff"].observe(timings.sniff / 1000)
         self.stages["decode"].observe(timings.decode / 1000)
@@ -192,6 +217,7 @@ class Metrics:
 
         self._show("queue_depth", "Jobs that wait for a thread", lambda: pool.queued)
         self._show("draining", "1 while the process is about to end", lambda: service.draining)
+        self._show("cache_breaker_open", "1 while Redis is not asked, because it failed", lambda: service.breaker_open)
         self._show("memory_used_bytes", "Resident memory of this process", used)
         self._show("memory_limit_bytes", "Its share of the cgroup's limit, else of the machine's memory", limit)
         self._show("memory_used_ratio", "The one by the other", lambda: used() / limit())
@@ -217,6 +243,24 @@ class Metrics:
         return Histogram(name, meaning, labels, namespace="dulian", registry=self._registry, buckets=buckets)
 
 
+class _Timed:
+    """Times one step of the work, for the metrics and for a trace."""
+
+    __slots__ = ("_began", "_histogram", "_stage")
+
+    def __init__(self, stage: Stage, histogram: Histogram) -> None:
+        self._stage = stage
+        self._histogram = histogram
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        ended = time.monotonic()
+        self._histogram.observe(ended - self._began)
+        tracing.note_stage(self._stage, self._began, ended)
+
+
 def _number(value: int | None) -> float:
     return math.nan if value is None else value
 
@@ -237,7 +281,7 @@ class Measured:
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
-        self._templates: _Templates | None = None
+        self._templates: Templates | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -277,7 +321,7 @@ class Measured:
 
     def _template_of(self, scope: Scope) -> str:
         if self._templates is None:  # routes may be added until the first request
-            self._templates = _Templates(scope["app"].routes)
+            self._templates = Templates(scope["app"].routes)
         return self._templates.find(scope)
 
 
@@ -302,7 +346,7 @@ class _Exchange:
         if message["type"] == "http.request":
             self._bytes += len(message.get("body", b""))
             if not message.get("more_body", False):
-                self._note_body(time.monotonic() - self._read_from)
+                self._note_body(self._read_from, time.monotonic())
         return message
 
     async def send(self, message: Message) -> None:
@@ -310,13 +354,14 @@ class _Exchange:
             self.status = message["status"]
         await self._send(message)
 
-    def _note_body(self, took_s: float) -> None:
+    def _note_body(self, began: float, ended: float) -> None:
         if self._bytes:
             self._metrics.body_bytes.observe(self._bytes)
-            self._metrics.stages["read"].observe(took_s)
+            self._metrics.stages["read"].observe(ended - began)
+            tracing.note_stage("read", began, ended)
 
 
-class _Templates:
+class Templates:
     """Which route a request belongs to, by the application's own table."""
 
     def __init__(self, routes: Sequence[Any]) -> None:

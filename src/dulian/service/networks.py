@@ -18,7 +18,7 @@ class Networks:
     """Networks that are closed when the last thread has given up its analyzers, and opened again for the next."""
 
     def __init__(self, factory: AnalyzerFactory, reopen: Callable[[], AnalyzerFactory] | None = None) -> None:
-        """Without ``reopen`` they stay open."""
+        """Without ``reopen`` they stay open, and are never renewed."""
         self.model = factory.model
         self._factory: AnalyzerFactory | None = factory
         self._reopen = reopen
@@ -49,15 +49,27 @@ class Networks:
         give_back_memory()
         log_event("networks_closed")
 
+    def renew(self) -> None:
+        """Open the networks once more, and only if that succeeds have new analyzers made of those.
+
+        Raises:
+            BackendError: They are missing, damaged or others by now, or answer otherwise than they must.
+        """
+        assert self._reopen is not None
+        factory = self._opened_again()
+        with self._changing:
+            if self._factory is not None:  # in a long pause it is enough to know that they could be opened
+                self._factory = factory
+
     def _use(self) -> AnalyzerFactory:
         """The open networks; who comes while they are being opened waits for that."""
         with self._changing:
             if self._factory is None:
-                self._factory = self._open_again()
+                self._factory = self._opened_again()
             self._users.add(threading.get_ident())
             return self._factory
 
-    def _open_again(self) -> AnalyzerFactory:
+    def _opened_again(self) -> AnalyzerFactory:
         assert self._reopen is not None
         started = time.monotonic()
         factory = self._reopen()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from dulian.analyzer import ALL_ATTRIBUTES, DEFAULT_OPTIONS, MAX_FACES
@@ -15,6 +16,7 @@ from dulian.service.answers import JPEG_TYPE, JSON_TYPE, PICTURES
 from dulian.service.articles import ANALYZE, API_ANALYZE, PREDICT, Article
 from dulian.service.cache import Found
 from dulian.service.envelope import FIELD, FORM_TYPE
+from dulian.service.examples import ERROR, FACE, RESULT
 from dulian.service.limits import ServiceLimits
 from dulian.service.query import ANNOTATE, ARTICLE_PARAMETERS, BATCH_PARAMETERS, FORMATS, MAX_WHOLE, PARAMETERS
 
@@ -46,66 +48,17 @@ _MODELS = (
     schema.StreamError,
     schema.StreamDropped,
 )
-_FACE = {"bbox": [120, 80, 200, 180], "gender": "Female", "age": "25-32", "confidence": 0.93}
-_RESULT = {
-    "request_id": "9f0c2d6e5b7a4c1d8e3f6a5b4c3d2e1f",
-    "image": {"width": 800, "height": 533, "rotated": 0},
-    "model": {"profile": "standard", "engine": "onnxruntime", "digest": "5f1c8e0a9b7d"},
-    "faces": [
-        {
-            "id": 0,
-            "bbox": [120.0, 80.0, 263.0, 238.0],
-            "confidence": 0.98,
-            "landmarks": {
-                "right_eye": [162.4, 139.8],
-                "left_eye": [221.7, 137.2],
-                "nose": [193.5, 170.1],
-                "mouth_right": [168.9, 201.3],
-                "mouth_left": [217.2, 199.6],
-            },
-            "age": {
-                "value": 31.4,
-                "low": 26.0,
-                "high": 37.0,
-                "coverage": 0.9,
-                "bucket": "(25-32)",
-                "bucket_probability": 0.71,
-            },
-            "gender": {"value": "female", "probability": 0.97, "female_probability": 0.97},
-            "quality": {
-                "score": 0.82,
-                "sharpness": 0.7,
-                "brightness": 0.5,
-                "size_px": 143,
-                "pose": {"yaw": 4, "pitch": -2, "roll": 1},
-                "reasons": [],
-            },
-            "status": "ok",
-            "label": "Female, (25-32)",
-            "message": None,
-        }
-    ],
-    "timings_ms": {"decode": 3.1, "detect": 4.6, "attributes": 1.2, "total": 9.0},
-    "annotated_image": None,
-}
-_ERROR = {
-    "error": {
-        "code": "image_truncated",
-        "message": "the file ends before its picture does",
-        "request_id": _RESULT["request_id"],
-    }
-}
 _EXAMPLES: dict[type[schema.Wire], Any] = {
-    schema.AnalysisResult: _RESULT,
-    schema.BatchAnswer: {"results": [_RESULT, _ERROR]},
-    schema.ErrorAnswer: _ERROR,
+    schema.AnalysisResult: RESULT,
+    schema.BatchAnswer: {"results": [RESULT, ERROR]},
+    schema.ErrorAnswer: ERROR,
     schema.TextError: {"error": PREDICT.missing},
-    schema.StreamResult: {"id": 7, **_RESULT},
+    schema.StreamResult: {"id": 7, **RESULT},
     schema.StreamWishes: {"id": 7, "options": {"max_faces": 3, "attributes": ["age"]}},
     schema.StreamDropped: {"dropped": [5, 6]},
-    schema.ArticleFaces: {"faces": [_FACE], "processing_time_ms": 47, "annotated_image": "/9j/4AAQSkZJRg…"},
+    schema.ArticleFaces: {"faces": [FACE], "processing_time_ms": 47, "annotated_image": "/9j/4AAQSkZJRg…"},
     schema.Predictions: {
-        "results": [_FACE | {"age": "(25-32)"}],
+        "results": [FACE | {"age": "(25-32)"}],
         "output_image": f"{PICTURES}llWYnrHywoQTX5Y8f4A40w",
         "resource_usage": {"cpu_percent": 12.5, "memory_mb": 183.42, "timestamp": 1768616574.125},
     },
@@ -149,11 +102,17 @@ def _add_keys(document: dict[str, Any]) -> None:
 
 
 def _schemas() -> dict[str, Any]:
-    """Every model by its name; what has a default in it is not always there, and the default itself means nothing."""
-    _, definitions = models_json_schema([(model, "serialization") for model in _MODELS], ref_template=_REF + "{model}")
+    """Every model by its name, some with an example."""
+    found = schemas_of(_MODELS)
+    for model, example in _EXAMPLES.items():
+        found[model.__name__]["examples"] = [example]
+    return found
+
+
+def schemas_of(models: Sequence[type[BaseModel]]) -> dict[str, Any]:
+    """Models by their names; what has a default in one is not always there, and the default itself means nothing."""
+    _, definitions = models_json_schema([(model, "serialization") for model in models], ref_template=_REF + "{model}")
     found: dict[str, Any] = definitions["$defs"]
-    for model_type, example in _EXAMPLES.items():
-        found[model_type.__name__]["examples"] = [example]
     for model in found.values():
         properties = model.get("properties", {})
         model["required"] = [name for name in model.get("required", ()) if "default" not in properties[name]]
@@ -176,24 +135,24 @@ def _analyze(limits: ServiceLimits) -> dict[str, Any]:
         "summary": "Find the faces in one picture",
         "description": "One picture in, all its faces out. A picture without faces is an answer with a hint.",
         "operationId": "analyze",
-        "parameters": [*_query(PARAMETERS, limits), *_headers()],
+        "parameters": [*_query(PARAMETERS, limits), *headers()],
         "requestBody": {
             "required": True,
             "content": {
-                "image/*": _BINARY,
-                "application/octet-stream": _BINARY,
+                "image/*": BINARY,
+                "application/octet-stream": BINARY,
                 **_form(_FILE | {"description": "exactly one file"}),
                 JSON_TYPE: {"schema": in_json},
             },
         },
         "responses": {
-            "200": _success(
+            "200": success(
                 "The faces; with `format=faces` in the words of article 000; with `Accept: image/jpeg` the picture with"
                 " the faces drawn on it.",
                 {JSON_TYPE: {"schema": {"anyOf": [_ref(schema.AnalysisResult), _ref(schema.ArticleFaces)]}}, **_JPEG},
                 kept=True,
             ),
-            **_errors(_error),
+            **errors(_error),
         },
     }
 
@@ -208,11 +167,11 @@ def _batch(limits: ServiceLimits) -> dict[str, Any]:
             " cuts off has the error `deadline_exceeded`. 503 only if there was no room for any of them."
         ),
         "operationId": "analyze_batch",
-        "parameters": [*_query(BATCH_PARAMETERS, limits), *_headers()],
+        "parameters": [*_query(BATCH_PARAMETERS, limits), *headers()],
         "requestBody": {"required": True, "content": _form(files)},
         "responses": {
-            "200": _success("A result or an error for each picture.", _json(schema.BatchAnswer)),
-            **_errors(_error, without=("422",)),
+            "200": success("A result or an error for each picture.", _json(schema.BatchAnswer)),
+            **errors(_error, without=("422",)),
         },
     }
 
@@ -222,9 +181,9 @@ def _article(article: Article, name: str, limits: ServiceLimits, content: dict[s
         "summary": f"The same in the shape of {name}",
         "description": "For clients that were written for it. Undecided genders become the likelier one.",
         "operationId": "article" + article.path.replace("/", "_"),
-        "parameters": [*_query(ARTICLE_PARAMETERS, limits), *_headers()],
+        "parameters": [*_query(ARTICLE_PARAMETERS, limits), *headers()],
         "requestBody": {"required": True, "content": _form(_FILE | {"description": "exactly one file"})},
-        "responses": {"200": _success("The faces.", content, kept=not article.draws), **_errors(_text_error)},
+        "responses": {"200": success("The faces.", content, kept=not article.draws), **errors(text_error)},
     }
 
 
@@ -233,9 +192,9 @@ def _picture() -> dict[str, Any]:
         "summary": f"The drawn picture that an answer of {PREDICT.path} names",
         "parameters": [{"name": "picture_id", "in": "path", "required": True, "schema": {"type": "string"}}],
         "responses": {
-            "200": _success("The picture.", _JPEG),
-            "404": _text_error("There is none by this name, or no longer."),
-            "default": _text_error("Any other failure."),
+            "200": success("The picture.", _JPEG),
+            "404": text_error("There is none by this name, or no longer."),
+            "default": text_error("Any other failure."),
         },
     }
 
@@ -263,13 +222,13 @@ def _stream(limits: ServiceLimits) -> dict[str, Any]:
             " extension is accepted, compression included."
         ),
         "operationId": "stream",
-        "parameters": _headers()[1:],
+        "parameters": headers()[1:],
         "responses": {
             "101": {"description": "The stream is open."},
             "400": _error("The handshake is malformed, or has a query."),
             "403": _error("A page of an origin that is not allowed."),
             "426": _error("No handshake, but a plain request."),
-            **_errors(_error, without=("400", "408", "413", "415", "422", "504")),
+            **errors(_error, without=("400", "408", "413", "415", "422", "504")),
             "503": _error(f"{limits.max_streams} streams are open, or the service is about to end.") | _LATER,
         },
     }
@@ -325,7 +284,8 @@ def _all_parameters(limits: ServiceLimits) -> list[dict[str, Any]]:
     ]
 
 
-def _headers() -> list[dict[str, Any]]:
+def headers() -> list[dict[str, Any]]:
+    """Headers that every route for pictures knows."""
     return [
         {
             "name": "X-Request-Timeout-Ms",
@@ -348,7 +308,7 @@ def _parameter(name: str, description: str, **schema_of_it: Any) -> dict[str, An
 
 # ── bodies and answers ───────────────────────────────────────────────────────────────────────────
 
-_BINARY: dict[str, Any] = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+BINARY: dict[str, Any] = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 _FILE: dict[str, Any] = {"type": "string", "contentMediaType": "image/*"}
 _JPEG: dict[str, Any] = {JPEG_TYPE: {"schema": {"type": "string", "contentMediaType": JPEG_TYPE}}}
 
@@ -368,7 +328,8 @@ def _json(model: type[schema.Wire]) -> dict[str, Any]:
     return {JSON_TYPE: {"schema": _ref(model), **example}}
 
 
-def _success(description: str, content: dict[str, Any], *, kept: bool = False) -> dict[str, Any]:
+def success(description: str, content: dict[str, Any], *, kept: bool = False) -> dict[str, Any]:
+    """An answer; ``kept`` if it may have been given before."""
     headers: dict[str, Any] = {"X-Request-Id": {"schema": {"type": "string"}}}
     if kept:
         headers["X-Cache"] = {
@@ -382,7 +343,8 @@ def _success(description: str, content: dict[str, Any], *, kept: bool = False) -
 _LATER: dict[str, Any] = {"headers": {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}}}
 
 
-def _errors(answer: Callable[[str], dict[str, Any]], *, without: tuple[str, ...] = ()) -> dict[str, Any]:
+def errors(answer: Callable[[str], dict[str, Any]], *, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Every failure of a route for pictures, by its status."""
     answers = {status: answer(text) for status, text in _ERRORS.items() if status not in without}
     for status in ("429", "503"):
         answers[status] |= _LATER
@@ -393,5 +355,6 @@ def _error(description: str) -> dict[str, Any]:
     return {"description": description, "content": {JSON_TYPE: {"schema": _ref(schema.ErrorAnswer)}}}
 
 
-def _text_error(description: str) -> dict[str, Any]:
+def text_error(description: str) -> dict[str, Any]:
+    """A failure that is told as a text."""
     return {"description": description, "content": {JSON_TYPE: {"schema": _ref(schema.TextError)}}}

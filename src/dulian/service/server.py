@@ -8,8 +8,10 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import uvicorn
@@ -20,8 +22,6 @@ from dulian.factory import AnalyzerFactory
 from dulian.image import ImageLimits, encode_jpeg
 from dulian.machine import (
     give_back_memory,
-    memory_limit_bytes,
-    physical_memory_bytes,
 )
 from dulian.messages import Language
 from dulian.pipeline import Pipeline
@@ -36,13 +36,18 @@ from dulian.service.limits import GuardLimits, ServiceLimits
 from dulian.service.log import log_event
 from dulian.service.metrics_port import MetricsServer
 from dulian.service.networks import Networks
-from dulian.service.start import Share
+from dulian.service.renewal import Renewal
+from dulian.service.start import Share, available_memory
 from dulian.service.state import Service
 from dulian.service.traffic import Traffic
 from dulian.service.turned_away import FullHouse
 from dulian.service.turns import BACKLOG, SharedListener
 from dulian.service.watchdog import Watchdog
 from dulian.service.websocket import GuardedWebSocket, guarded_websocket
+
+if TYPE_CHECKING:
+    from dulian.service.rpc.server import RpcServer
+    from dulian.service.spans import Spans
 
 KEEP_ALIVE_S = 5
 TICKS_PER_SECOND = 10  # uvicorn's
@@ -65,18 +70,21 @@ def make_service(
     share: Share | None = None,
     access: Access | None = None,
     origins: frozenset[str] = frozenset(),
+    tracing: Spans | None = None,
     reopen: Callable[[], AnalyzerFactory] | None = None,
     unload_after_s: float = math.inf,
     cache: ResultCache | None = None,
+    cache_secret: bytes | None = None,
     samples: Mapping[str, Path] = MappingProxyType({}),
 ) -> Service:
     """A service over open networks, its threads warm; ``workers`` is the number of those.
 
-    Networks that nobody has needed for ``unload_after_s`` are closed, and opened again by ``reopen``.
+    Networks that nobody has needed for ``unload_after_s`` are closed, and opened again by ``reopen``. A ``cache`` that
+    other instances share needs the secret that they share.
     """
     chosen = limits or ServiceLimits()
     share = share or Share(threads=workers)
-    memory = memory_limit_bytes() or physical_memory_bytes()
+    memory = available_memory()
     image_limits = image_limits or ImageLimits(max_bytes=chosen.max_body_bytes)
     networks = Networks(factory, reopen)
     pipeline = Pipeline(
@@ -90,14 +98,26 @@ def make_service(
         pipeline.release()
         networks.close()
 
-    pool = ComputePool(workers, pipeline.prepare, rest=give_back_memory, unload=unload, unload_after_s=unload_after_s)
+    def renew() -> None:
+        pipeline.release()
+        pipeline.prepare()
+
+    pool = ComputePool(
+        workers,
+        pipeline.prepare,
+        rest=give_back_memory,
+        unload=unload,
+        unload_after_s=unload_after_s,
+        renew=renew,
+    )
     pool.start()
     admission = Admission(pool, chosen)
+    keys = Keys(factory.model, image_limits, secret=cache_secret)
     return Service(
         analyze=pipeline.analyze,
         pool=pool,
         admission=admission,
-        results=None if cache is None else SharedResults(cache, Keys(factory.model), admission),
+        results=None if cache is None else SharedResults(cache, keys, admission),
         limits=chosen,
         image_limits=image_limits,
         samples=samples,
@@ -109,6 +129,8 @@ def make_service(
         share=share,
         access=access or Access(),
         origins=origins,
+        tracing=tracing,
+        renew=Renewal(networks, pool).begin if reopen else None,
     )
 
 
@@ -119,21 +141,42 @@ def run(
     grace_s: float,
     metrics_listener: socket.socket | None = None,
     announce: Callable[[], object] = lambda: None,
+    keeper: Keeper | None = None,
+    rpc: RpcServer | None = None,
 ) -> None:
     """Answer on a bound socket until a signal comes, then finish what was accepted.
 
     ``announce`` is called when it listens.
     """
     app = create_app(service, metrics=metrics_listener is None)
-    server = DrainingServer(app, service, grace_s=grace_s, metrics_listener=metrics_listener, announce=announce)
-    if service.share.processes > 1:
+    server = DrainingServer(
+        app, service, grace_s=grace_s, metrics_listener=metrics_listener, announce=announce, keeper=keeper, rpc=rpc
+    )
+    renew = service.renew
+    if service.share.processes > 1 or keeper:
         signal.signal(signal.SIGHUP, server.handle_exit)
+    elif renew and hasattr(signal, "SIGHUP"):  # Windows has none
+        signal.signal(signal.SIGHUP, lambda *_: renew())
     try:
         server.run(sockets=[listener])
     finally:
         server.watchdog.stop()
         service.pool.close()
+        if service.tracing is not None:
+            service.tracing.close()
     log_event("stopped", requests=service.traffic.total)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keeper:
+    """What a process manager of another make needs of a process.
+
+    ``beat`` is called on the loop once a second, as a sign of life, with the number of requests so far; a signal that
+    it returns is obeyed. ``heed`` says what a signal means: another one, or None for nothing yet.
+    """
+
+    beat: Callable[[int], int | None]
+    heed: Callable[[int], int | None]
 
 
 async def rehearse(app: ASGIApp, service: Service) -> None:
@@ -185,6 +228,8 @@ class DrainingServer(uvicorn.Server):
         grace_s: float,
         metrics_listener: socket.socket | None = None,
         announce: Callable[[], object] = lambda: None,
+        keeper: Keeper | None = None,
+        rpc: RpcServer | None = None,
     ) -> None:
         config = uvicorn.Config(
             app,
@@ -209,6 +254,8 @@ class DrainingServer(uvicorn.Server):
         self._grace_s = grace_s
         self._metrics = MetricsServer(service, metrics_listener) if metrics_listener else None
         self._announce = announce
+        self._keeper = keeper
+        self._rpc = rpc
         self._stop_at: float | None = None
         self._shut = False
         self._shared: list[SharedListener] = []
@@ -221,15 +268,28 @@ class DrainingServer(uvicorn.Server):
         await super().startup(sockets)
         if self._metrics:
             await self._metrics.startup()
+        if self._rpc:
+            await self._rpc.startup()
         self._announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
+        ends = [super().shutdown(sockets)]
+        if self._rpc:
+            within_s = float(self.config.timeout_graceful_shutdown or 0)
+            ends.append(self._rpc.shutdown(within_s, lambda: self.force_exit))
+        await asyncio.gather(*ends)
+        if self._service.results:
+            await self._service.results.close()
         if self._metrics:
             await self._metrics.shutdown()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # A signal handler: it sets marks, the loop's next tick acts on them.
+        meant = self._keeper.heed(sig) if self._keeper else sig
+        if meant is not None:
+            self._obey(meant)
+
+    def _obey(self, sig: int) -> None:
         service = self._service
         if sig != signal.SIGINT and self._stop_at is not None and service.share.processes > 1:
             return  # a service manager tells all processes, and the supervisor tells them again
@@ -274,6 +334,11 @@ class DrainingServer(uvicorn.Server):
             self._stop()
         if counter % TICKS_PER_SECOND == 0:
             self._service.process.sample(self._service.memory_limit_bytes)
+            meant = self._keeper.beat(self._service.traffic.total) if self._keeper else None
+            if meant is not None:
+                self._obey(meant)
+        if self._rpc:
+            await self._rpc.on_tick()
         if self._metrics:
             await self._metrics.on_tick(counter)
         return await super().on_tick(counter)

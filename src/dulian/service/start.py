@@ -12,18 +12,21 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
 from dulian.errors import BackendError, MalformedInputError
+from dulian.files import is_loose
 from dulian.keys import KeysFile, find_keys_file
 from dulian.machine import effective_cores, memory_limit_bytes, physical_memory_bytes
 from dulian.models.catalog import find_profile
 from dulian.service.log import configure_logging, log_event
 from dulian.service.security import forbid_dumps
-from dulian.settings import Settings
+from dulian.service.tracing import check_extra
+from dulian.settings import OF_FILE, Settings, names_of_secrets
 
 if TYPE_CHECKING:
     from dulian.store import ModelStore
@@ -65,16 +68,20 @@ def serve(settings: Settings, make_store: Callable[[], ModelStore]) -> None:
         BackendError: Networks or keys are missing or damaged, or the port is not to be had.
     """
     settings = with_keys_file(settings)
+    check_extra(settings)
     forbid_dumps()
     forbid_metrics_files()
     allow_connections(settings.max_connections)
     configure_logging()
     log_keys(settings)
-    room = processes_in_memory(settings) if settings.workers == "auto" else None
-    processes, threads = share_out(settings.workers, settings.threads, effective_cores(), room=room)
+    log_secrets(settings)
+    from dulian.service.rpc_port import reserved
+
+    processes, threads = lay_out(settings, effective_cores(), available_memory())
     share = Share(processes=processes, threads=threads)
     with ExitStack() as sockets:
         listener = sockets.enter_context(bind(settings.host, settings.port))
+        settings = sockets.enter_context(reserved(settings, processes))
         indices = range(processes)
         metrics = [sockets.enter_context(one) for index in indices if (one := bind_metrics(settings, index))]
         if processes > 1:
@@ -130,6 +137,16 @@ def log_keys(settings: Settings) -> None:
         log_event("keys_file_loose", level=logging.WARNING, note="others can read or change it; chmod 600 mends that")
 
 
+def log_secrets(settings: Settings) -> None:
+    """Tell which secrets are in files that others can read or change."""
+    for name in names_of_secrets():
+        path: Path | None = getattr(settings, name + OF_FILE)
+        with suppress(OSError):  # it has been read; by now it may be gone
+            if path is not None and is_loose(path.expanduser()):
+                note = "others can read or change it; chmod 600 mends that"
+                log_event("secret_file_loose", level=logging.WARNING, setting=name + OF_FILE, note=note)
+
+
 def check_host(host: str, *, has_keys: bool, insecure: bool) -> None:
     """Refuse to be reachable from outside by mistake.
 
@@ -153,8 +170,8 @@ def is_own_address(host: str) -> bool:
         return False
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket with its address, not listening yet.
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket with its address, not listening yet; ``shared`` with other sockets of the same user that are so too.
 
     Raises:
         BackendError: The address is taken, forbidden or unknown.
@@ -166,6 +183,8 @@ def bind(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared and hasattr(socket, "SO_REUSEPORT"):  # Windows has none, nor several processes of ours
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind(address)
         except OSError:
             listener.close()
@@ -208,6 +227,16 @@ def allow_connections(count: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
+def lay_out(settings: Settings, cores: int, memory: int | None) -> tuple[int, int]:
+    """Processes, and threads of each, on so many cores with so many bytes of memory, None if nobody knows how many.
+
+    Raises:
+        UnknownNameError: No such profile.
+    """
+    room = processes_in_memory(settings, memory) if settings.workers == "auto" else None
+    return share_out(settings.workers, settings.threads, cores, room=room)
+
+
 def share_out(
     workers: int | Literal["auto"], threads: int | Literal["auto"], cores: int, *, room: int | None = None
 ) -> tuple[int, int]:
@@ -230,16 +259,28 @@ def share_out(
     return fitting_workers, fitting_threads
 
 
-def processes_in_memory(settings: Settings) -> int:
+def processes_in_memory(settings: Settings, memory: int | None) -> int:
     """How many processes there is memory for, beside the one that watches them; at least one.
 
     Raises:
         UnknownNameError: No such profile.
     """
-    memory = memory_limit_bytes() or physical_memory_bytes()
+    return 1 if memory is None else max(1, (memory - WATCHER_BYTES) // process_bytes(settings))
+
+
+def process_bytes(settings: Settings) -> int:
+    """What one process may take at most: pictures as large as may be, and all that its limits let it keep.
+
+    Raises:
+        UnknownNameError: No such profile.
+    """
     more_mb = settings.cache_mb + max(0, settings.max_bytes_in_flight_mb - USUAL_BYTES_IN_FLIGHT_MB)
-    need = find_profile(settings.profile).process_bytes + (more_mb << 20)
-    return 1 if memory is None else max(1, (memory - WATCHER_BYTES) // need)
+    return find_profile(settings.profile).process_bytes + (more_mb << 20)
+
+
+def available_memory() -> int | None:
+    """Bytes that there are for a service: the cgroup's limit, else the machine's memory, else None."""
+    return memory_limit_bytes() or physical_memory_bytes()
 
 
 def forbid_metrics_files() -> None:

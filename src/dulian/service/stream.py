@@ -7,42 +7,28 @@ came of it, and only then takes the next.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import Counter
-from dataclasses import dataclass
-from typing import Any
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from dulian.errors import (
-    AccessError,
-    DeadlineError,
-    DrainingError,
-    DulianError,
-    MalformedInputError,
-    OriginError,
-    OverloadedError,
-    RateLimitError,
-)
-from dulian.service.admission import Caller, Hold, retry_after_s
+from dulian.errors import DulianError, MalformedInputError, OriginError
+from dulian.service.admission import Caller
 from dulian.service.analysis import as_result
 from dulian.service.answers import error_answer, to_json
 from dulian.service.body import ClientGone
-from dulian.service.compute import EXPIRED
-from dulian.service.endpoint import look_at, note_failure
+from dulian.service.endpoint import look_at
+from dulian.service.frames import MAX_DROPPED, Frame, Frames, Refusal, check_streams, counted_stream
 from dulian.service.query import Asked
 from dulian.service.security import origin_allowed
 from dulian.service.state import Service
-from dulian.service.status import told
 from dulian.service.wishes import Id, Wishes, read_wishes
 
 PATH = "/v1/stream"
 SUBPROTOCOL = "dulian.v1"
-# Dropped ids that are gathered before they are told.
-MAX_DROPPED = 256
 # Only the one next to a frame counts, so who sends more of them in a row is up to something else.
 MAX_TEXTS = 16
 
@@ -65,70 +51,34 @@ TEXT_TOO_BIG = Closing(1009, "the text message is too big")
 ENDING = Closing(1012, "the service is about to end; connect again")
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame, or why it is not going to be looked at."""
-
-    id: Id
-    data: bytes
-    asked: Asked
-    hold: Hold
-    arrived: float
-    error: DulianError | None
-
-
 # ── the door ─────────────────────────────────────────────────────────────────────────────────────
 
 
 class StreamEndpoint:
-    """Lets streams in, so many at a time; who is not let in gets an HTTP answer instead of a handshake.
-
-    Where there are several keys, each may open half of the streams, as it may fill half of the queue.
-    """
+    """Lets streams in, so many at a time; who is not let in gets an HTTP answer instead of a handshake."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._open_of: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service, state = self._service, scope["state"]
+        caller: Caller | None = state["caller"]
         try:
-            self._check(scope, state["caller"])
+            self._check(scope, caller)
         except DulianError as error:
             await error_answer(error, state["request_id"])(scope, receive, send)
             return
-        caller: Caller | None = state["caller"]
         stream = Stream(service, receive, send, request_id=state["request_id"], caller=caller)
-        service.streams += 1
-        if caller is not None:
-            self._open_of[caller.key_id] += 1
-        try:
+        with counted_stream(service, caller), suppress(ClientGone):
             await stream.accept(SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None)
             await stream.run()
-        except ClientGone:
-            return
-        finally:
-            service.streams -= 1
-            if caller is not None:
-                self._open_of.subtract([caller.key_id])
-                self._open_of += Counter()  # who has none left is forgotten
 
     def _check(self, scope: Scope, caller: Caller | None) -> None:
-        service = self._service
-        if not origin_allowed(dict(scope["headers"]), service.origins):
+        if not origin_allowed(dict(scope["headers"]), self._service.origins):
             raise OriginError("pages of this origin may not open a stream")
         if scope["query_string"]:
             raise MalformedInputError("options come in a message before a frame, not in the query")
-        if service.draining or service.retiring:
-            service.metrics.count_rejected("draining")
-            raise DrainingError("the service is about to end")
-        if service.streams >= service.limits.max_streams:
-            service.metrics.count_rejected("streams")
-            raise OverloadedError(f"{service.streams} streams are open already")
-        share = max(1, service.limits.max_streams // 2)
-        if caller is not None and caller.sharing and self._open_of[caller.key_id] >= share:
-            service.metrics.count_rejected("share")
-            raise RateLimitError(f"this key has its half of the streams open, {share}")
+        check_streams(self._service, caller)
 
 
 async def refuse_plain_request(request: Request) -> Response:
@@ -148,18 +98,10 @@ class Stream:
         self._service = service
         self._receive = receive
         self._send_message = send
-        self._request_id = request_id
-        self._caller = caller
         self._no_wishes = Wishes(None, Asked(budget_s=service.limits.deadline_s))
         self._wishes = self._no_wishes
         self._texts = 0
-        self._frames = 0
-        self._waiting: Frame | None = None
-        self._at_work = False
-        self._dropped: list[Id] = []
-        self._prepaid = True  # the handshake has counted as a request
-        self._ending = False
-        self._changed = asyncio.Event()
+        self._frames = Frames(service, JsonWords(service), self._say, request_id=request_id, caller=caller)
 
     async def accept(self, subprotocol: str | None) -> None:
         """Open it.
@@ -184,11 +126,8 @@ class Stream:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if self._waiting is not None:
-                self._waiting.hold.release()
+            self._frames.release()
         await self._send({"type": "websocket.close", "code": closing.code, "reason": closing.reason})
-
-    # ── inward ───────────────────────────────────────────────────────────────────────────────────
 
     async def _read_all(self) -> Closing:
         """Take what comes until there is a reason to close.
@@ -203,16 +142,15 @@ class Stream:
                     # Not by a name, which would keep the last frame until the next one comes.
                     closing = self._take_in(await self._receive())
             except TimeoutError:
-                if not self._at_work:
+                if not self._frames.at_work:
                     return IDLE
                 idle_at = self._idle_at()
                 continue
             if closing:
                 return closing
-            if self._frames > frames:
-                frames, idle_at = self._frames, self._idle_at()
-            if len(self._dropped) >= MAX_DROPPED:
-                await self._tell_dropped()
+            if self._frames.taken > frames:
+                frames, idle_at = self._frames.taken, self._idle_at()
+            await self._frames.tell_dropped(from_count=MAX_DROPPED)
 
     def _idle_at(self) -> float:
         return asyncio.get_running_loop().time() + self._service.limits.stream_idle_s
@@ -221,12 +159,13 @@ class Stream:
         if message["type"] == "websocket.disconnect":
             if message["code"] != ENDING.code:
                 raise ClientGone
-            self._ending = True  # our server's word; a client that says so goes, and is noticed to be gone
-            self._changed.set()
+            self._frames.end()  # our server's word; a client that says so goes, and is noticed to be gone
             return None
         if "text" in message:
             return self._take_text(message["text"])
-        self._take_frame(message["bytes"])
+        self._texts = 0
+        wishes, self._wishes = self._wishes, self._no_wishes
+        self._frames.take(message["bytes"], wishes)
         return None
 
     def _take_text(self, text: str) -> Closing | None:
@@ -242,91 +181,8 @@ class Stream:
             return NO_JSON
         return None
 
-    def _take_frame(self, data: bytes) -> None:
-        """Let a frame wait in place of the one that waited until now; towards the end that one stays."""
-        self._frames += 1
-        self._texts = 0
-        wishes, self._wishes = self._wishes, self._no_wishes
-        number = self._frames if wishes.id is None else wishes.id
-        if self._ending:
-            self._dropped.append(number)
-            return
-        if self._waiting is not None:
-            self._waiting.hold.release()
-            self._dropped.append(self._waiting.id)
-        hold = Hold(self._service.admission, self._caller)
-        error = wishes.error
-        if error is None:
-            try:
-                hold.add(len(data))
-            except OverloadedError as refusal:
-                error = refusal.with_traceback(None)
-        self._waiting = Frame(number, b"" if error else data, wishes.asked, hold, time.monotonic(), error)
-        self._changed.set()
-
-    # ── outward ──────────────────────────────────────────────────────────────────────────────────
-
     async def _answer_all(self) -> Closing:
-        """Answer whatever waits, one frame at a time, until there is a reason to close."""
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            while (frame := self._waiting) is not None:
-                self._waiting, self._at_work = None, True
-                answer, closing = await self._outcome(frame)
-                del frame  # its bytes count no more, so they must not stay until the answer has left
-                await self._say(answer)
-                await self._tell_dropped()
-                self._at_work = False
-                if closing:
-                    return closing
-            if self._ending:
-                await self._tell_dropped()
-                return ENDING
-
-    async def _outcome(self, frame: Frame) -> tuple[bytes, Closing | None]:
-        """What is to be said of a frame, and whether that ends the stream; its bytes are released in here."""
-        if frame.error is not None:
-            frame.hold.release()
-            return self._failure(frame.id, frame.error), None
-        try:
-            return await self._analyze(frame), None
-        except DulianError as error:
-            return self._failure(frame.id, error), KEY_GONE if isinstance(error, AccessError) else None
-
-    async def _analyze(self, frame: Frame) -> bytes:
-        service = self._service
-        service.traffic.count_request()
-        try:
-            if not frame.data:
-                raise MalformedInputError("the frame is empty; send a picture")
-            if not self._prepaid:
-                await service.access.charge(self._caller)
-            self._prepaid = False
-            budget_s = frame.arrived + frame.asked.budget_s - time.monotonic()
-            if budget_s <= 0:
-                service.metrics.count_expired("queue")
-                raise DeadlineError(EXPIRED)
-        except BaseException:
-            frame.hold.release()
-            raise
-        answer = await service.admission.perform(
-            lambda: answer_frame(service, frame, self._request_id), budget_s=budget_s, hold=frame.hold, receive=None
-        )
-        service.traffic.note_answer(time.monotonic() - frame.arrived)
-        return answer
-
-    def _failure(self, number: Id, error: DulianError) -> bytes:
-        note_failure(error, self._request_id)
-        told_of_it: dict[str, Any] = {"code": error.code, "message": told(error), "request_id": self._request_id}
-        if isinstance(error, OverloadedError):
-            told_of_it["retry_after_s"] = retry_after_s(error.wait_s)
-        return to_json({"id": number, "error": told_of_it})
-
-    async def _tell_dropped(self) -> None:
-        if self._dropped:
-            dropped, self._dropped = self._dropped, []
-            await self._say(to_json({"dropped": dropped}))
+        return ENDING if await self._frames.answer_all() is None else KEY_GONE
 
     async def _say(self, answer: bytes) -> None:
         await self._send({"type": "websocket.send", "text": answer.decode()})
@@ -336,6 +192,26 @@ class Stream:
             await self._send_message(message)
         except OSError:  # that is how servers tell
             raise ClientGone from None
+
+
+# ── answers ──────────────────────────────────────────────────────────────────────────────────────
+
+
+class JsonWords:
+    """Answers to frames as JSON."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def result(self, frame: Frame, request_id: str) -> bytes:
+        return answer_frame(self._service, frame, request_id)
+
+    def failure(self, number: Id, refusal: Refusal) -> bytes:
+        told_of_it = {name: value for name, value in asdict(refusal).items() if value is not None}
+        return to_json({"id": number, "error": told_of_it})
+
+    def dropped(self, ids: list[Id]) -> bytes:
+        return to_json({"dropped": ids})
 
 
 def answer_frame(service: Service, frame: Frame, request_id: str) -> bytes:

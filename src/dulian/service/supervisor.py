@@ -21,6 +21,7 @@ from dulian.errors import BackendError
 from dulian.service.child import WORKER, Child, new_memory
 from dulian.service.log import log_event
 from dulian.service.start import Share, log_listening
+from dulian.service.traffic import resident_bytes
 from dulian.settings import Settings
 
 # Whoever lived for so long did not die of its start, nor of what may be asked of it at once again.
@@ -123,7 +124,7 @@ class Supervisor:
             self._welcome(child)
 
     def _welcome(self, child: Child) -> None:
-        log_event("worker_ready", worker=child.index, pid=child.pid)
+        log_event("worker_ready", worker=child.index, pid=child.pid, memory_bytes=resident_bytes(child.pid))
         if not self._listening and all(self._has_ready(index) for index in self._falls):
             self._listening = True
             log_listening(self._listener, processes=self._share.processes, threads=self._share.threads)

@@ -62,13 +62,27 @@ class Traffic:
         return [round(recent[min(len(recent) - 1, int(share * len(recent)))] * 1000, 2) for share in shares]
 
 
-def look_at_process() -> tuple[float, int | None]:
-    """Seconds of processor time so far, and bytes of resident memory where /proc tells."""
+def resident_bytes(pid: int | None = None) -> int | None:
+    """Bytes of memory that a process has resident, this one if none is named; None where /proc does not tell."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def processor_s(pid: int) -> float | None:
+    """Seconds of processor time that a process has used, None where /proc does not tell."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return time.process_time(), None
-    return time.process_time(), pages * os.sysconf("SC_PAGE_SIZE")
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def look_at_process() -> tuple[float, int | None]:
+    """Seconds of processor time so far, and bytes of resident memory where the system tells."""
+    return time.process_time(), resident_bytes()
 
 
 class ProcessUse:

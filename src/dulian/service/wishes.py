@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Set
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -39,12 +40,19 @@ def read_wishes(text: str, *, deadline_s: float) -> Wishes:
         raise ValueError("nested too deeply") from None
     if not isinstance(said, dict):
         raise ValueError("not an object")
+    return make_wishes(
+        said.get("id"), said.get("options", {}), unknown=said.keys() - {"id", "options"}, deadline_s=deadline_s
+    )
+
+
+def make_wishes(given: object, options: object, *, unknown: Set[str] = frozenset(), deadline_s: float) -> Wishes:
+    """Wishes from an id and options as they came, and names that were given beside them."""
     chosen: Id | None = None
     try:
-        chosen = _read_id(said.get("id"))
-        if unknown := said.keys() - {"id", "options"}:
+        chosen = _read_id(given)
+        if unknown:
             raise MalformedInputError(f"unknown field {min(unknown)[:80]!a}; a frame has an id and options")
-        return Wishes(chosen, read_options(said.get("options", {}), deadline_s=deadline_s))
+        return Wishes(chosen, read_options(options, deadline_s=deadline_s))
     except MalformedInputError as error:
         return Wishes(chosen, Asked(budget_s=deadline_s), error.with_traceback(None))  # it would lead to the text
 

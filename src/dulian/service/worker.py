@@ -25,6 +25,7 @@ from dulian.factory import AnalyzerFactory, open_profile
 from dulian.machine import tune_malloc
 from dulian.models.catalog import find_profile
 from dulian.service.child import READY
+from dulian.service.golden import check_factory
 from dulian.service.limits import guard_limits, image_limits, service_limits
 from dulian.service.log import configure_logging, log_event
 from dulian.service.security import forbid_dumps
@@ -34,6 +35,7 @@ from dulian.settings import Settings, choose_language
 from dulian.store import ModelStore
 
 if TYPE_CHECKING:
+    from dulian.service.server import Keeper
     from dulian.service.state import Service
 
 CANNOT_START = 3
@@ -49,6 +51,7 @@ def work(
     *,
     announce: Callable[[], object],
     metrics_listener: socket.socket | None = None,
+    keeper: Keeper | None = None,
 ) -> None:
     """Serve on a bound socket until a signal ends it; ``announce`` is called when the first request may come.
 
@@ -67,9 +70,18 @@ def work(
         mode=settings.mode,
         seconds=round(time.monotonic() - started, 2),
     )
+    from dulian.service.rpc_port import open_rpc
     from dulian.service.server import run
 
-    run(service, listener, grace_s=settings.grace_s, announce=announce, metrics_listener=metrics_listener)
+    run(
+        service,
+        listener,
+        grace_s=settings.grace_s,
+        announce=announce,
+        metrics_listener=metrics_listener,
+        keeper=keeper,
+        rpc=open_rpc(settings, service, shared=share.processes > 1 or keeper is not None),
+    )
 
 
 def open_service(settings: Settings, store: ModelStore, share: Share) -> Service:
@@ -81,8 +93,9 @@ def open_service(settings: Settings, store: ModelStore, share: Share) -> Service
     with ThreadPoolExecutor(1) as aside:
         opening = aside.submit(open_networks, settings, store, share.threads)
         from dulian.service.access import open_access
-        from dulian.service.cache import MemoryCache
+        from dulian.service.cache import open_cache, secret_of
         from dulian.service.server import make_service
+        from dulian.service.tracing import open_tracing
 
         factory, threads = opening.result()
     return make_service(
@@ -95,18 +108,20 @@ def open_service(settings: Settings, store: ModelStore, share: Share) -> Service
         share=share,
         access=open_access(settings, share.rates),
         origins=frozenset(settings.cors_origins),
+        tracing=open_tracing(settings, factory.model),
         reopen=lambda: open_networks(settings, store, share.threads)[0],
         unload_after_s=settings.idle_unload_s or math.inf,
-        cache=MemoryCache(settings.cache_mb << 20, settings.cache_ttl_s) if settings.cache_mb else None,
+        cache=open_cache(settings),
+        cache_secret=secret_of(settings),
         samples={one.file.name: one.path for one in store.inspect_samples() if one.path and one.state == "ready"},
     )
 
 
 def open_networks(settings: Settings, store: ModelStore, cores: int) -> tuple[AnalyzerFactory, int]:
-    """The profile's networks, verified and open, and how many threads shall compute on so many cores.
+    """The profile's networks, verified, open and tried, and how many threads shall compute on so many cores.
 
     Raises:
-        BackendError: Networks are missing or damaged.
+        BackendError: Networks are missing or damaged, or answer otherwise than they must.
     """
     threads, engine_threads = (1, cores) if settings.mode == "latency" else (cores, 1)
     factory = open_profile(
@@ -119,6 +134,7 @@ def open_networks(settings: Settings, store: ModelStore, cores: int) -> tuple[An
         precision=settings.precision,
         tiles=settings.tiles,
     )
+    check_factory(factory, settings.precision)
     return factory, threads
 
 
