@@ -10,7 +10,7 @@ JOBS ?= 2
 PARALLEL = --numprocesses $(JOBS) --dist loadfile
 AUDIT := .cache/audit
 
-.PHONY: help demo serve bench test check lint types unit opencv5 wheel-test lock audit calibration model-card clean
+.PHONY: help demo serve bench test check lint types unit opencv5 wheel-test lock audit calibration model-card image-root clean
 
 help:            ## what there is
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -73,6 +73,9 @@ calibration: $(VENV)/.dev   ## refit all calibration tables to labelled pictures
 model-card: $(VENV)/.dev   ## measure all profiles on labelled pictures and renew the model card: make model-card DATA=folder
 	$(BIN)/dulian evaluate --data "$(DATA)" --profile all --cross-validate --output build/evaluated
 	cp build/evaluated/model-card.html src/dulian/data/
+
+image-root:      ## the container's root file system without Docker, as root: make image-root FOLDER=folder
+	deploy/docker/build-rootfs "$(FOLDER)" $(EXTRAS)
 
 clean:
 	rm -rf $(VENV) .cache demo-output dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

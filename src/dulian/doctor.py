@@ -23,7 +23,7 @@ from dulian.machine import (
 )
 from dulian.models.catalog import PROFILES
 from dulian.runtimes import RUNTIMES, Precision, choose_engine, find_runtime
-from dulian.runtimes.opencv_dnn import check_caffe
+from dulian.runtimes.opencv_dnn import check_caffe, check_dnn
 from dulian.store import ModelStore
 
 LIBRARIES = (
@@ -95,6 +95,8 @@ def _libraries() -> dict[str, str]:
 def _engine_state(name: str) -> str:
     try:
         row = find_runtime(name)
+        if row.requires == "cv2":
+            check_dnn()
         if row.format == "caffe":
             check_caffe()
     except DulianError as error:

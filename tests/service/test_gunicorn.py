@@ -121,7 +121,7 @@ def test_a_reload_is_seen_by_nobody_and_what_cannot_start_replaces_nobody(
     models: ModelStore, picture: bytes, tmp_path: Path
 ) -> None:
     nowhere = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    hasty = ("--preload", "--graceful-timeout", "3")  # for so long gunicorn waits for the old ones
+    hasty = ("--preload", "--graceful-timeout", "1")  # for so long gunicorn waits for the old ones
     with gunicorn_server(models, tmp_path, *hasty, DULIAN_METRICS_PORT="0", **nowhere) as server:
         first, ports = workers_of(server), metrics_urls(server)
         with Clients(server.url, picture, CLIENTS) as clients:

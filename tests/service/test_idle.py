@@ -317,7 +317,7 @@ def test_the_settings_reach_the_service(
     service = open_service(settings, model_store, Share(threads=WORKERS))
     try:
         assert service.results is not None
-        tier = service.results._tier
+        tier = service.results._cache
         assert isinstance(tier, MemoryCache)
         assert (tier._max_bytes, tier._ttl_s) == (3 * 2**20, 7.0)
         assert closed.wait(PATIENCE_S)

@@ -176,7 +176,7 @@ def test_requests_in_one_packet_are_answered_in_their_order(monkeypatch: pytest.
         {"headers": {"expect": "100-continue"}},
         {"headers": {"connection": "close"}},
         {"headers": {"host": "elsewhere.example"}},
-        {"content": iter([b"in ", b"pieces"])},
+        pytest.param({"content": iter([b"in ", b"pieces"])}, id="in pieces"),
         {"path": "/v1/batch", "content": None, "files": [("image", b"picture")]},
         {"headers": {"content-type": "text/plain"}},
         {"headers": {"x-request-timeout-ms": "abc"}},

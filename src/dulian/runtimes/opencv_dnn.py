@@ -57,6 +57,7 @@ def open_weights(weights: Weights, *, threads: int, workers: int = 1, precision:
 
 
 def _read_net(weights: Weights) -> cv2.dnn.Net:
+    check_dnn()
     try:
         if weights.format == "caffe":
             prototxt, caffemodel = weights.data
@@ -64,6 +65,19 @@ def _read_net(weights: Weights) -> cv2.dnn.Net:
         return cv2.dnn.readNetFromONNX(_as_array(weights.data[0]))
     except cv2.error as error:
         raise WeightsError(f"OpenCV {cv2.__version__} cannot load {weights.name}: {error}") from error
+
+
+def check_dnn() -> None:
+    """Refuse an OpenCV that was built without its networks, as that of a slim container is.
+
+    Raises:
+        MissingDependencyError: It was.
+    """
+    if not hasattr(cv2, "dnn"):
+        raise MissingDependencyError(
+            f"this OpenCV {cv2.__version__} was built without networks; use another engine, or the published"
+            " opencv-python-headless"
+        )
 
 
 def check_caffe() -> None:

@@ -76,7 +76,8 @@ class Crew:
         settings = read_settings()
         settings = with_keys_file(settings.model_copy(update={"host": address} if address else {}))
         check_extra(settings)
-        settings = ExitStack().enter_context(reserved(settings, count))  # for as long as this process lives
+        self._kept = ExitStack()  # never closed: for as long as this process lives
+        settings = self._kept.enter_context(reserved(settings, count))
         cores = effective_cores()
         _, threads = share_out(min(count, cores), settings.threads, cores)
         self.settings = settings
