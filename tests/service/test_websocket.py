@@ -232,14 +232,15 @@ def test_one_who_reads_nothing_is_cut_off() -> None:
 
 
 def test_one_who_reads_late_is_not_cut_off() -> None:
-    with serving(Application(), unread_s=1.0) as (server, host), RawClient(host) as client:
+    unread_s = 3.0
+    with serving(Application(), unread_s=unread_s) as (server, host), RawClient(host) as client:
         connection = stuff(server, client.open())
         client.socket.settimeout(0.05)
         while not connection.writable.is_set():
             with suppress(TimeoutError):
                 client.receive()
         client.socket.settimeout(PATIENCE_S)
-        time.sleep(1.1)
+        time.sleep(unread_s + 0.1)
         client.send(frame(PING, b"still there"))
         received = b""
         while b"still there" not in received:
