@@ -31,7 +31,7 @@ REPOSITORY, FOLDER = map(Path, sys.argv[1:])
 DEPLOY, LOGS, BIN = REPOSITORY / "deploy", FOLDER / "logs", FOLDER / "v/bin"
 NAME, CERTIFICATE = "dulian.example", "/etc/dulian/tls/cert.pem"
 PATIENCE_S = 120.0
-CLIENTS, REQUESTS = 8, 400
+CLIENTS, REQUESTS = 8, 800
 REPLICAS = {
     "a": ["--port", "8081", "--grpc-port", "9081", "--metrics-port", "9181", "--threads", "1"],
     "b": ["--port", "8082", "--grpc-port", "9082", "--metrics-port", "9191", "--workers", "2", "--threads", "1"],
@@ -51,13 +51,13 @@ def check(is_so: bool, what: str) -> None:
         problems.append(what)
 
 
-def wait_until(is_so: Callable[[], bool], what: str) -> float:
+def wait_until(is_so: Callable[[], bool], what: str, *, pause_s: float = 0.05) -> float:
     """Seconds until it is so."""
     started = time.monotonic()
     while not is_so():
         if time.monotonic() - started > PATIENCE_S * 2:
             raise SystemExit(f"waited in vain for {what}; logs: {LOGS}")
-        time.sleep(0.05)
+        time.sleep(pause_s)
     return time.monotonic() - started
 
 
@@ -285,7 +285,7 @@ def steps() -> Iterator[tuple[str, Callable[[], None]]]:
     yield "one cache for all replicas", lambda: shared_results(pictures)
     yield "a replica is killed under load", lambda: load(pictures, lambda: kill("replica-a"))
     yield "Redis is killed under load", lambda: load(pictures, lambda: kill("redis"))
-    yield "metrics", metrics_are_there
+    yield "metrics", lambda: metrics_are_there(pictures)
     yield "the alarm, by webhook", alarm
     yield "everything is stopped", stop_all
 
@@ -338,8 +338,14 @@ def kill(name: str) -> None:
     say(f"  {name}: SIGKILL")
 
 
-def metrics_are_there() -> None:
-    wait_until(lambda: any(value > 0 for _, value in query("job:dulian_answer_seconds:p99_5m")), "two scrapes")
+def metrics_are_there(pictures: dict[str, bytes]) -> None:
+    client, picture = Client(), next(iter(pictures.values()))
+
+    def counted() -> bool:
+        client.ask("/v1/analyze", picture)  # between two scrapes there has to be something
+        return any(value > 0 for _, value in query("job:dulian_answer_seconds:p99_5m"))
+
+    wait_until(counted, "two scrapes", pause_s=0.5)
     show_metrics()
     for name, process in running.items():
         if name.startswith("replica"):
