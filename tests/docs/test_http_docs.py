@@ -16,11 +16,12 @@ from tests.pictures import picture, save
 from tests.service.services import FakeAnalysis, client_of, fake_service, served
 from tests.service.streams import streaming
 
-from dulian.service import stream, websocket, wishes
+from dulian.service import stream, websocket
 from dulian.service.articles import API_ANALYZE, PREDICT
 from dulian.service.http import create_app
 from dulian.service.limits import ServiceLimits
 from dulian.service.query import PARAMETERS
+from dulian.service.stream import wishes
 
 PAGE = text_of("http.md")
 SHELL = [

@@ -40,9 +40,10 @@ from dulian.faces import (
 )
 from dulian.factory import open_profile
 from dulian.models.catalog import find_profile
-from dulian.service import admission, inference_http, schema
+from dulian.service import admission, schema
 from dulian.service.articles import as_faces, as_predictions, as_timed_results
 from dulian.service.http import create_app
+from dulian.service.inference import http as inference_http
 from dulian.service.server import make_service
 from dulian.store import ModelStore
 

@@ -555,7 +555,7 @@ def test_calls_are_traced_in_the_trace_of_their_caller() -> None:
     pytest.importorskip("opentelemetry.sdk", reason="the extra otel is not installed")
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-    from dulian.service.spans import Spans
+    from dulian.service.tracing.spans import Spans
 
     exporter = InMemorySpanExporter()
     with fake_service(FakeAnalysis()) as service:

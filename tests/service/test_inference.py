@@ -23,7 +23,7 @@ from dulian.keys import KeysFile, Rate
 from dulian.models.catalog import find_profile
 from dulian.service import inference
 from dulian.service.access import Access
-from dulian.service.inference_http import MAX_THINGS
+from dulian.service.inference.http import MAX_THINGS
 from dulian.service.rpc import open_inference_pb2 as pb
 from dulian.service.server import make_service
 from dulian.store import ModelStore

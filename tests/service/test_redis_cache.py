@@ -35,11 +35,12 @@ from dulian.analyzer import AnalyzeOptions
 from dulian.errors import ImageTruncatedError, MalformedInputError, MissingDependencyError
 from dulian.faces import AnalysisResult, ImageInfo, ModelInfo
 from dulian.image import Image
-from dulian.service import cache, redis_cache
-from dulian.service.breaker import Breaker
+from dulian.service import cache
 from dulian.service.cache import Keys, MemoryCache, SharedResults, TieredCache, open_cache
+from dulian.service.cache import redis as redis_cache
+from dulian.service.cache.breaker import Breaker
+from dulian.service.cache.redis import HEAD_BYTES, MAX_TEXT_BYTES, PREFIX, RedisCache, Seal, is_result, tell_change
 from dulian.service.query import Asked
-from dulian.service.redis_cache import HEAD_BYTES, MAX_TEXT_BYTES, PREFIX, RedisCache, Seal, is_result, tell_change
 from dulian.service.state import Service
 from dulian.settings import Settings
 

@@ -35,7 +35,7 @@ from dulian.service.body import ClientGone
 from dulian.service.server import make_service
 from dulian.service.state import Service
 from dulian.service.stream import MAX_DROPPED, MAX_TEXTS, Stream
-from dulian.service.wishes import MAX_ID, Wishes, read_wishes
+from dulian.service.stream.wishes import MAX_ID, Wishes, read_wishes
 from dulian.store import ModelStore
 
 BINARY = Opcode.BINARY

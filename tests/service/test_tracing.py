@@ -58,8 +58,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from tests.service.otlp import attributes, collecting, parent
 
-from dulian.service import spans as spans_module
-from dulian.service.spans import BATCH_SPANS, QUEUE_SPANS, Sender, Spans, otlp_exporter
+from dulian.service.tracing import spans as spans_module
+from dulian.service.tracing.spans import BATCH_SPANS, QUEUE_SPANS, Sender, Spans, otlp_exporter
 
 TIMINGS = Timings(sniff=1.0, decode=3.0, detect=4.0, attributes=5.0, total=14.0)
 STAGES = ["read", "queue", "sniff", "decode", "detect", "attributes", "encode"]
@@ -812,7 +812,8 @@ def lost_spans(server: Server) -> float:
 
 TELL_IMPORTS = """
 import atexit, json, sys
-EXTRA = ("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.proto", "requests", "dulian.service.spans")
+EXTRA = ("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.proto", "requests",
+         "dulian.service.tracing.spans")
 atexit.register(lambda: print(json.dumps({
     "event": "imported", "names": sorted(name for name in sys.modules if name.startswith(EXTRA))
 }), file=sys.stderr))

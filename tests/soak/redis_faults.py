@@ -27,8 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dulian.service.breaker import Breaker
-from dulian.service.redis_cache import BUDGET_S, RedisCache
+from dulian.service.cache.breaker import Breaker
+from dulian.service.cache.redis import BUDGET_S, RedisCache
 from tests.promises.harness import PATIENCE_S, Reply, Server, closed_loop, comparable, connect, dulian_server, post
 from tests.promises.harness import ask as ask_one
 from tests.service.fault_proxy import FaultProxy

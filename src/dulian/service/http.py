@@ -26,8 +26,8 @@ from dulian.service.articles import ARTICLES, ArticleEndpoint, picture_endpoint
 from dulian.service.batch import BatchEndpoint
 from dulian.service.docs_page import add_docs
 from dulian.service.inference import versions
-from dulian.service.inference_http import add_inference
-from dulian.service.inference_openapi import describe_inference
+from dulian.service.inference.http import add_inference
+from dulian.service.inference.openapi import describe_inference
 from dulian.service.log import log_event
 from dulian.service.metrics import TEXT_TYPE, Measured
 from dulian.service.security import allow_origins, security_headers
@@ -83,7 +83,7 @@ def create_app(service: Service, *, metrics: bool = True) -> FastAPI:
     allow_origins(app, service.origins)
     _add_answers(app, service)
     if service.tracing is not None:
-        from dulian.service.traced import Traced
+        from dulian.service.tracing.layer import Traced
 
         app.add_middleware(Traced, spans=service.tracing)  # outside even what counts, so that this can note something
     describe = app.openapi

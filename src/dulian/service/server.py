@@ -47,7 +47,7 @@ from dulian.service.websocket import GuardedWebSocket, guarded_websocket
 
 if TYPE_CHECKING:
     from dulian.service.rpc.server import RpcServer
-    from dulian.service.spans import Spans
+    from dulian.service.tracing.spans import Spans
 
 KEEP_ALIVE_S = 5
 TICKS_PER_SECOND = 10  # uvicorn's

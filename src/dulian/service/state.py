@@ -26,7 +26,7 @@ from dulian.service.start import Share
 from dulian.service.traffic import ProcessUse, Traffic
 
 if TYPE_CHECKING:
-    from dulian.service.spans import Spans
+    from dulian.service.tracing.spans import Spans
 
 # A queue may be full for a moment; for longer, others should get the work.
 FULL_QUEUE_S = 5.0

@@ -10,7 +10,7 @@ from google.protobuf.message import Message  # type: ignore[import-untyped]
 from dulian.faces import AnalysisResult
 from dulian.service.query import Asked
 from dulian.service.rpc import dulian_pb2
-from dulian.service.wishes import read_options
+from dulian.service.stream.wishes import read_options
 
 
 def fill(message: Message, data: Mapping[str, Any]) -> None:

@@ -11,13 +11,13 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from dulian.errors import DrainingError, InputTooLargeError, MalformedInputError, OverloadedError, SlowClientError
 from dulian.service.admission import Caller
 from dulian.service.endpoint import look_at
-from dulian.service.frames import MAX_DROPPED, Frame, Frames, Refusal, check_streams, counted_stream
 from dulian.service.rpc import dulian_pb2
 from dulian.service.rpc.analysis import NOT_READABLE
 from dulian.service.rpc.calls import Call
 from dulian.service.rpc.messages import as_message
 from dulian.service.state import Service
-from dulian.service.wishes import Id, make_wishes
+from dulian.service.stream.frames import MAX_DROPPED, Frame, Frames, Refusal, check_streams, counted_stream
+from dulian.service.stream.wishes import Id, make_wishes
 
 METHOD = "/dulian.v1.Dulian/AnalyzeStream"
 

@@ -30,7 +30,7 @@ from dulian.service.endpoint import note_failure
 from dulian.service.query import Asked
 from dulian.service.state import Service
 from dulian.service.status import told
-from dulian.service.wishes import Id, Wishes
+from dulian.service.stream.wishes import Id, Wishes
 
 # Dropped ids that are gathered before they are told.
 MAX_DROPPED = 256

@@ -35,7 +35,7 @@ from dulian.settings import Settings
 
 if TYPE_CHECKING:
     from dulian.image import ImageLimits
-    from dulian.service.redis_cache import RedisCache
+    from dulian.service.cache.redis import RedisCache
 
 Found = Literal["miss", "shared", "hit"]
 Count = Callable[[Tier, CacheResult], None]
@@ -206,7 +206,7 @@ def open_cache(settings: Settings) -> ResultCache | None:
     secret = secret_of(settings)
     if settings.redis_url is None or secret is None:
         return near
-    from dulian.service.redis_cache import RedisCache
+    from dulian.service.cache.redis import RedisCache
 
     far = RedisCache(settings.redis_url.get_secret_value(), secret, settings.cache_ttl_s)
     return far if near is None else TieredCache(near, far)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dulian.service import inference, inference_http, openapi
+from dulian.service import inference, openapi
 from dulian.service.answers import INFERENCE, JSON_TYPE
+from dulian.service.inference import http as inference_http
 from dulian.service.limits import ServiceLimits
 
 _MODELS = (inference_http.AskedInference, inference_http.InferenceAnswer)

@@ -21,11 +21,11 @@ from dulian.service.analysis import as_result
 from dulian.service.answers import error_answer, to_json
 from dulian.service.body import ClientGone
 from dulian.service.endpoint import look_at
-from dulian.service.frames import MAX_DROPPED, Frame, Frames, Refusal, check_streams, counted_stream
 from dulian.service.query import Asked
 from dulian.service.security import origin_allowed
 from dulian.service.state import Service
-from dulian.service.wishes import Id, Wishes, read_wishes
+from dulian.service.stream.frames import MAX_DROPPED, Frame, Frames, Refusal, check_streams, counted_stream
+from dulian.service.stream.wishes import Id, Wishes, read_wishes
 
 PATH = "/v1/stream"
 SUBPROTOCOL = "dulian.v1"

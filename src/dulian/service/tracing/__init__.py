@@ -1,8 +1,8 @@
 """What is noted of a request while it is answered, where requests are traced; elsewhere a look at one variable.
 
 Nothing here knows the library for tracing: what was noted becomes spans at the end of the request, in
-:mod:`dulian.service.spans`, which is imported only where traces are wanted. Notes tell how long something took and how
-it ended, never what was sent or seen: no path, query, header, name, address, and nothing of a face but how many.
+:mod:`dulian.service.tracing.spans`, which is imported only where traces are wanted. Notes tell how long something took
+and how it ended, never what was sent or seen: no path, query, header, name, address, and of faces only how many.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dulian.service.status import INTERNAL, http_status
 
 if TYPE_CHECKING:
     from dulian.faces import AnalysisResult, ModelInfo
-    from dulian.service.spans import Spans
     from dulian.service.state import Service
+    from dulian.service.tracing.spans import Spans
     from dulian.settings import Settings
 
 T = TypeVar("T")
@@ -224,7 +224,7 @@ def open_tracing(settings: Settings, model: ModelInfo) -> Spans | None:
         return None
     check_extra(settings)
     try:
-        from dulian.service.spans import Spans, otlp_exporter
+        from dulian.service.tracing.spans import Spans, otlp_exporter
     except ValueError as error:  # it reads variables as it is imported
         raise BackendError(f"OpenTelemetry cannot be used with this environment: {error}") from error
     return Spans(

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dulian.errors import MalformedInputError, MissingDependencyError
 from dulian.serialize import from_dict
-from dulian.service.breaker import Breaker
 from dulian.service.cache import Count, derive, size_of, uncounted
+from dulian.service.cache.breaker import Breaker
 from dulian.service.log import log_event
 from dulian.service.metrics import CacheResult, Tier
 

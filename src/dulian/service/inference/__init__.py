@@ -21,7 +21,7 @@ from dulian.service.compute import EXPIRED
 from dulian.service.endpoint import look_at
 from dulian.service.query import Asked
 from dulian.service.state import Service
-from dulian.service.wishes import read_options
+from dulian.service.stream.wishes import read_options
 
 MODEL = "face-attributes"
 # Of what the tensors mean; which networks answer is told by the other version, their digest.

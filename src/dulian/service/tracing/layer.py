@@ -5,9 +5,9 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dulian.service.metrics import METHODS, OTHER, Templates
-from dulian.service.spans import Spans, traceresponse
 from dulian.service.status import INTERNAL
 from dulian.service.tracing import Record, recorded
+from dulian.service.tracing.spans import Spans, traceresponse
 
 # What asks for these asks again and again, and for the sake of no user.
 LEFT_OUT = frozenset({"/livez", "/readyz", "/metrics"})
