@@ -65,7 +65,7 @@ def test_hadolint_finds_nothing() -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stdout
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [*SCRIPTS, "../try-all"])
 def test_scripts_are_sound(script: str) -> None:
     done = run(needed("shellcheck", "shellcheck"), DOCKER / script)
     assert done.returncode == 0, done.stdout
