@@ -477,7 +477,7 @@ def test_who_asks_the_same_at_once_is_answered_by_one_analysis() -> None:
         async def main(client: httpx.AsyncClient) -> list[httpx.Response]:
             tasks = [asyncio.create_task(client.post("/v1/analyze", content=b"same")) for _ in range(5)]
             await waiting(service, 5)
-            assert (service.pool.busy, service.pool.queued) == (1, 0)
+            await eventually(lambda: (service.pool.busy, service.pool.queued) == (1, 0))
             assert service.admission.bytes_in_flight == 20
             analysis.leave.set()
             answers = await asyncio.gather(*tasks)

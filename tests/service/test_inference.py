@@ -359,7 +359,7 @@ def test_pictures_of_one_request_leave_room_for_others() -> None:
         several = run.inference.ModelInfer.future(calling_for(*[b"x"] * 5), timeout=PATIENCE_S)
         wait_until(lambda: run.service.batch_places.locked())
         assert analysis.begun.acquire(timeout=PATIENCE_S)
-        assert run.service.pool.queued == 0
+        wait_until(lambda: run.service.pool.queued == 0)
         several.cancel()
         analysis.leave.set()
         wait_until(lambda: not run.service.pool.busy)
