@@ -22,6 +22,7 @@ from dulian.models.catalog import DEFAULT_PROFILE, find_profile
 from dulian.pipeline import Pipeline
 from dulian.render import annotate as draw
 from dulian.runtimes import Precision
+from dulian.serialize import FACE_COLUMNS, face_row
 from dulian.sources import read_file
 from dulian.store import ModelStore
 
@@ -117,27 +118,8 @@ def to_dataframe(results: AnalysisResult | Iterable[AnalysisResult]) -> pd.DataF
         raise MissingDependencyError("to_dataframe needs pandas; pip install pandas") from error
     if isinstance(results, AnalysisResult):
         results = [results]
-    rows = [(index, *_flatten(face)) for index, result in enumerate(results) for face in result.to_dict()["faces"]]
-    return pd.DataFrame(rows, columns=["image", *_COLUMNS])
-
-
-_COLUMNS = (
-    *("face", "x1", "y1", "x2", "y2", "confidence"),
-    *("age", "age_low", "age_high", "age_bucket"),
-    *("gender", "gender_probability", "female_probability"),
-    *("quality", "size_px", "status", "reasons", "label"),
-)
-
-
-def _flatten(face: dict[str, Any]) -> tuple[Any, ...]:
-    """A face's values in the order of the columns."""
-    age, gender, quality = face["age"] or {}, face["gender"] or {}, face["quality"]
-    return (
-        *(face["id"], *face["bbox"], face["confidence"]),
-        *(age.get(key) for key in ("value", "low", "high", "bucket")),
-        *(gender.get(key) for key in ("value", "probability", "female_probability")),
-        *(quality["score"], quality["size_px"], face["status"], ",".join(quality["reasons"]), face["label"]),
-    )
+    rows = [(index, *face_row(face)) for index, result in enumerate(results) for face in result.to_dict()["faces"]]
+    return pd.DataFrame(rows, columns=["image", *FACE_COLUMNS])
 
 
 def _attributes(attributes: Iterable[Attribute] | str) -> frozenset[Attribute]:

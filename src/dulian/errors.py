@@ -8,6 +8,8 @@ DulianError
 │   ├── UnsupportedImageError      the bytes are no image type that is accepted
 │   ├── UnsupportedMediaError      a request body is wrapped or compressed in a way that is not accepted
 │   ├── SlowClientError            a request body took too long to arrive
+│   ├── InputUnavailableError      a store did not give an input, after several tries
+│   ├── JobChangedError            a batch is to go on with other pictures, models or options
 │   └── ImageDecodeError           a known image type that does not decode
 │       └── ImageTruncatedError        … because the file ends too early
 ├── AccessError                the caller's key
@@ -18,13 +20,16 @@ DulianError
 │   ├── WeightsError               a weights file is missing or not the one expected
 │   ├── GoldenError                a network computes wrongly on this machine
 │   ├── KeysFileError              the file of API keys is damaged, unreadable or missing
+│   ├── DestinationError           the place for a batch's files fails, or cannot do what is needed
+│   ├── DamagedJobError            files of a batch are missing, torn or changed
 │   └── ConversionError            a network that cannot be converted
 ├── OverloadedError            time: come back later
 │   ├── DrainingError              … elsewhere, because this process is about to end
 │   └── RateLimitError             … because this key has had its share
 ├── DeadlineError              time: allow more of it
 └── InferenceError             us: a defect of dulian
-    └── SharedSessionError         one session used by two threads
+    ├── SharedSessionError         one session used by two threads
+    └── ProcessDiedError           a picture ends the process that looks at it
 """
 
 from __future__ import annotations
@@ -78,6 +83,18 @@ class SlowClientError(InputError):
     """A request body did not arrive in time."""
 
     code = "slow_client"
+
+
+class InputUnavailableError(InputError):
+    """A store did not give an input, after several tries; it may do so later."""
+
+    code = "input_unavailable"
+
+
+class JobChangedError(InputError):
+    """A batch is to go on with other pictures, models or options than it was begun with."""
+
+    code = "job_changed"
 
 
 class ImageDecodeError(InputError):
@@ -140,6 +157,18 @@ class KeysFileError(BackendError):
     code = "keys_invalid"
 
 
+class DestinationError(BackendError):
+    """The place for a batch's files fails (full, closed, unreachable), or cannot do what is needed."""
+
+    code = "destination_failed"
+
+
+class DamagedJobError(BackendError):
+    """Files of a batch are missing, torn or not what was committed."""
+
+    code = "job_damaged"
+
+
 class ConversionError(BackendError):
     """A network holds a layer or parameter that the converter does not support."""
 
@@ -184,3 +213,9 @@ class SharedSessionError(InferenceError):
     """A session was used outside the thread that owns it."""
 
     code = "session_shared"
+
+
+class ProcessDiedError(InferenceError):
+    """A picture ended every process that looked at it, or kept it busy beyond all bounds."""
+
+    code = "process_died"

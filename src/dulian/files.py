@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 from dulian.sources import printable
 
@@ -75,13 +76,24 @@ def write_atomically(path: Path, data: bytes, *, mode: int = 0o666, like: os.sta
     Raises:
         OSError: The folder cannot be written; no part of the file is left behind.
     """
+    with writing_atomically(path, mode=mode, like=like) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def writing_atomically(path: Path, *, mode: int = 0o666, like: os.stat_result | None = None) -> Iterator[BinaryIO]:
+    """A stream whose bytes are in place, over what was there, when the block ends without an error.
+
+    Raises:
+        OSError: As :func:`write_atomically`.
+    """
     part = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}")
     descriptor = os.open(part, _WRITE_FLAGS, mode)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             if like is not None:
                 _liken(stream.fileno(), like)
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(part, path)

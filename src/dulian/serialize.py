@@ -79,6 +79,28 @@ def _result_from_dict(data: Mapping[str, Any]) -> AnalysisResult:
     )
 
 
+# ── tables ───────────────────────────────────────────────────────────────────────────────────────
+
+FACE_COLUMNS = (
+    *("face", "x1", "y1", "x2", "y2", "confidence"),
+    *("age", "age_low", "age_high", "age_bucket"),
+    *("gender", "gender_probability", "female_probability"),
+    *("quality", "size_px", "status", "reasons", "label"),
+)
+"""A face as one row of a table."""
+
+
+def face_row(face: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The values of a face that :func:`to_dict` spelled, in the order of :data:`FACE_COLUMNS`."""
+    age, gender, quality = face["age"] or {}, face["gender"] or {}, face["quality"]
+    return (
+        *(face["id"], *face["bbox"], face["confidence"]),
+        *(age.get(key) for key in ("value", "low", "high", "bucket")),
+        *(gender.get(key) for key in ("value", "probability", "female_probability")),
+        *(quality["score"], quality["size_px"], face["status"], ",".join(quality["reasons"]), face["label"]),
+    )
+
+
 # ── one face ─────────────────────────────────────────────────────────────────────────────────────
 
 

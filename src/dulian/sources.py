@@ -11,6 +11,7 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -66,24 +67,38 @@ def read_source(source: Source, *, max_bytes: int) -> bytes:
     return read_file(source.path, max_bytes=max_bytes)
 
 
-def read_file(path: Path, *, max_bytes: int) -> bytes:
+def read_file(path: Path, *, max_bytes: int, follow_links: bool = True) -> bytes:
     """The bytes of a regular file, at most ``max_bytes``; devices and pipes are refused without waiting for them.
 
     Raises:
         InputNotFoundError: It does not exist, is no regular file or cannot be read.
         InputTooLargeError: It is larger.
     """
+    with open_file(path, follow_links=follow_links) as file:
+        return _read_at_most(file, max_bytes, printable(str(path)))
+
+
+def open_file(path: Path, *, follow_links: bool = True) -> BufferedReader:
+    """A regular file, judged after opening so that nothing can be swapped between; nothing else is waited for.
+
+    Raises:
+        InputNotFoundError: It does not exist, is no regular file, or is a link and those are not followed.
+    """
     name = printable(str(path))
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        if not follow_links:
+            flags |= getattr(os, "O_NOFOLLOW", 0)
+            if os.path.islink(path):  # tells which error it is, and all there is on Windows
+                raise InputNotFoundError(f"cannot read {name}: a link, which is not followed")
+        descriptor = os.open(path, flags)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputNotFoundError(f"cannot read {name}: {reason}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise InputNotFoundError(f"cannot read {name}: not a regular file")
-    with open(descriptor, "rb") as file:
-        return _read_at_most(file, max_bytes, name)
+    return open(descriptor, "rb")
 
 
 def printable(text: str) -> str:

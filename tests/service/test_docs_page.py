@@ -15,11 +15,11 @@ import pytest
 from tests.service.services import FakeAnalysis, fake_service
 from tests.service.test_http import get
 
+from dulian.markup import Html, element, join
 from dulian.service import docs_page, schema
 from dulian.service.docs_page import render
 from dulian.service.examples import coloured, laid_out
 from dulian.service.http import create_app
-from dulian.service.markup import Html, element, join
 
 EMPTY = {"meta", "link", "br"}
 # What a person may find in such a page; above all no script, style, form, frame, image or event handler.

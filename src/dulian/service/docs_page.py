@@ -13,8 +13,8 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.responses import HTMLResponse, Response
 
+from dulian.markup import Html, element, join
 from dulian.service.examples import REF, coloured, command, laid_out, sample
-from dulian.service.markup import Html, element, join
 
 PAGE = "/docs"
 STYLE = "/docs/style.css"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from dulian.service.markup import Html, element, join
+from dulian.markup import Html, element, join
 
 REF = "#/components/schemas/"
 # Where examples ask: the address of a service that was told nothing else.

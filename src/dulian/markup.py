@@ -12,7 +12,7 @@ class Html(str):
     __slots__ = ()
 
 
-_EMPTY = frozenset({"meta", "link", "br"})
+_EMPTY = frozenset({"meta", "link", "br", "img"})
 
 
 def element(tag: str, /, *content: str | None, **attributes: str) -> Html:
