@@ -1,7 +1,8 @@
 """Engines whose published builds report to their makers are kept from it; it has to be done before their import.
 
 ONNX Runtime sends which networks it runs, how long they take and on what machine, and keeps an identifier and what is
-still to be sent in the user's cache. OpenVINO counts its imports, with an identifier in the user's home.
+still to be sent in the user's cache. OpenVINO counts its imports, with an identifier in the user's home. Ray's head
+sends which cluster it is, how large, and what it is used for.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ _OPENVINO_REPORTS = "openvino_telemetry"
 
 
 def forbid_reports() -> None:
-    """Forbid it to ONNX Runtime, which reads the environment; what the user has set there already stays.
+    """Forbid it to ONNX Runtime and Ray, which read the environment; what the user has set there already stays.
 
     Programs call it before they start threads: the environment must not change while another thread reads it.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
 @contextmanager

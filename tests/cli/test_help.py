@@ -11,7 +11,9 @@ from syrupy.assertion import SnapshotAssertion
 
 STORE_COMMANDS = ("list", "pull", "verify", "convert", "import", "path")
 KEY_COMMANDS = ("create", "list", "revoke")
+BATCH_COMMANDS = ("run", "status", "verify", "merge")
 COMMANDS = ["", "analyze", "bench", "doctor", "serve", "models", *(f"models {name}" for name in STORE_COMMANDS)]
+COMMANDS += ["batch", *(f"batch {name}" for name in BATCH_COMMANDS)]
 COMMANDS += ["keys", *(f"keys {name}" for name in KEY_COMMANDS), "config", "config show", "config check", "healthcheck"]
 
 

@@ -12,6 +12,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from dulian.batch.drivers.local import lay_out
+from dulian.cli.app import exit_code
+from dulian.cli.batch.asked import parse_share
+from dulian.errors import DestinationError, JobChangedError, MalformedInputError
 from dulian.service.metrics import Metrics
 from dulian.settings import Settings
 from tests.deploy.commands import parse, settings_of
@@ -20,6 +24,8 @@ from tests.deploy.programs import DEPLOY, needed
 FOLDER = DEPLOY / "kubernetes"
 # Not for the API server.
 OTHERS = {"kustomization.yaml", "prometheus-adapter.yaml"}
+# For the API server, but not part of the service.
+APART = {"batch-job.yaml"}
 MANIFESTS: dict[str, Any] = {
     file.name: yaml.safe_load(file.read_text("utf-8")) for file in sorted(FOLDER.glob("*.yaml"))
 }
@@ -40,7 +46,7 @@ def test_the_schema_is_kept(name: str, version: str) -> None:
 
 
 def test_kustomize_names_all_of_them() -> None:
-    assert set(MANIFESTS["kustomization.yaml"]["resources"]) == MANIFESTS.keys() - OTHERS
+    assert set(MANIFESTS["kustomization.yaml"]["resources"]) == MANIFESTS.keys() - OTHERS - APART
 
 
 def test_kubectl_puts_them_together() -> None:
@@ -49,7 +55,9 @@ def test_kubectl_puts_them_together() -> None:
     done = subprocess.run(["kubectl", "kustomize", str(FOLDER)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     made = list(yaml.safe_load_all(done.stdout))
-    assert {one["kind"] for one in made} == {one["kind"] for name, one in MANIFESTS.items() if name not in OTHERS}
+    assert {one["kind"] for one in made} == {
+        one["kind"] for name, one in MANIFESTS.items() if name not in OTHERS | APART
+    }
     for one in made:
         kubernetes_validate.validate(one, VERSIONS[-1], strict=True)
     assert "image: dulian:0.1.0" in done.stdout
@@ -118,6 +126,54 @@ def test_traffic_is_let_in_where_it_is_served() -> None:
     assert policy["egress"] == []
     (port,) = MANIFESTS["service.yaml"]["spec"]["ports"]
     assert port["targetPort"] in PORTS
+
+
+# ── a batch ──────────────────────────────────────────────────────────────────────────────────────
+
+JOB: dict[str, Any] = MANIFESTS["batch-job.yaml"]
+BATCH_POD: dict[str, Any] = JOB["spec"]["template"]
+(BATCH,) = BATCH_POD["spec"]["containers"]
+
+
+def test_every_pod_of_the_batch_has_a_share_of_its_own() -> None:
+    completions = JOB["spec"]["completions"]
+    assert JOB["spec"]["completionMode"] == "Indexed"
+    shares = []
+    for index in range(completions):
+        words = [word.replace("$(JOB_COMPLETION_INDEX)", str(index)) for word in BATCH["args"]]
+        assert parse(words) == "dulian batch run"
+        shares.append(parse_share(words[words.index("--shard") + 1]))
+    assert shares == [(index, completions) for index in range(completions)]
+    assert JOB["spec"]["maxFailedIndexes"] <= completions
+    # Without sources: one process has listed, and none of the pods may make another job of it.
+    assert BATCH["args"][:3] == ["batch", "run", "--output"]
+    assert len(BATCH["args"]) == 6
+    assert settings_of({one["name"]: one["value"] for one in BATCH["env"]}).offline
+
+
+def test_only_what_a_second_try_mends_is_tried_again() -> None:
+    ignored, failed = JOB["spec"]["podFailurePolicy"]["rules"]
+    assert (ignored["action"], ignored["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
+    assert failed["action"] == "FailJob"
+    assert failed["onExitCodes"]["containerName"] == BATCH["name"]
+    assert failed["onExitCodes"]["values"] == [exit_code(MalformedInputError())] == [exit_code(JobChangedError())]
+    assert exit_code(DestinationError()) not in failed["onExitCodes"]["values"]
+    assert BATCH_POD["spec"]["restartPolicy"] == "Never"
+
+
+def test_pods_of_a_batch_are_locked_in_and_get_no_traffic() -> None:
+    assert BATCH_POD["spec"]["securityContext"] == POD["spec"]["securityContext"]
+    assert BATCH["securityContext"] == CONTAINER["securityContext"]
+    for name in ("automountServiceAccountToken", "enableServiceLinks"):
+        assert BATCH_POD["spec"][name] is False
+    assert BATCH_POD["metadata"]["labels"] != LABELS
+    assert {one["name"] for one in BATCH["volumeMounts"]} == {one["name"] for one in BATCH_POD["spec"]["volumes"]}
+
+
+def test_a_pod_of_a_batch_has_memory_for_a_process_per_core() -> None:
+    limits = BATCH["resources"]["limits"]
+    gibibytes = int(limits["memory"].removesuffix("Gi"))
+    assert lay_out(int(limits["cpu"]), gibibytes * 2**30) == (int(limits["cpu"]), 1)
 
 
 # ── how many ─────────────────────────────────────────────────────────────────────────────────────

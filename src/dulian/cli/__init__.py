@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import NoReturn
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 OUTPUT_FAILED = 3
 HEALTHCHECK = "healthcheck"
 
@@ -29,7 +29,7 @@ def main() -> None:
         _run()
     except BaseException as error:
         if _interrupted:
-            _leave(INTERRUPTED)
+            _leave(TERMINATED if _interrupted[0] == signal.SIGTERM else INTERRUPTED)
         if isinstance(error, BrokenPipeError):
             _leave(1)
         if isinstance(error, OSError):
@@ -40,8 +40,11 @@ def main() -> None:
 _interrupted: list[int] = []
 
 
-def interruptible() -> None:
-    """From here on Ctrl-C is an exception, so that work under way is put in order; commands call it."""
+def interruptible(*, terminated: bool = False) -> None:
+    """From here on Ctrl-C is an exception, so that work under way is put in order; commands call it.
+
+    With ``terminated`` SIGTERM too: the first process of a container does not even end by it otherwise.
+    """
 
     def interrupt(number: int, frame: object) -> None:
         # Remembered, because what an import makes of the exception is anything.
@@ -49,6 +52,8 @@ def interruptible() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)
+    if terminated:
+        signal.signal(signal.SIGTERM, interrupt)
 
 
 def _check_health() -> NoReturn:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from enum import StrEnum
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +12,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dulian.cli.copies import Copies
+from dulian.cli.options import (
+    ALL_ATTRIBUTES,
+    Attributes,
+    ComputePrecision,
+    Coverage,
+    Engine,
+    MaxFaces,
+    MinConfidence,
+    ModelDir,
+    Offline,
+    Order,
+    OrderOfFaces,
+    Profile,
+    Tiles,
+    Tongue,
+    parse_attributes,
+)
 from dulian.cli.report import Answer, Report
 from dulian.errors import DulianError, MalformedInputError
 from dulian.sources import STDIN, Source, find_sources, printable, read_source
@@ -25,41 +41,24 @@ if TYPE_CHECKING:
 ANY_FAILED = 2
 
 
-class Order(StrEnum):
-    """Orders of faces, as the command line spells them."""
-
-    size = "size"
-    quality = "quality"
-    confidence = "confidence"
-    left_to_right = "left_to_right"
-
-
 def analyze(
     paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Pictures, folders, globs, or - for stdin.")],
     json_lines: Annotated[bool, typer.Option("--json", help="One JSON object per picture and line.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for annotated copies (NAME_faces.jpg).")
     ] = None,
-    profile: Annotated[str | None, typer.Option(help="standard, accurate, classic or classic-article.")] = None,
-    engine: Annotated[str | None, typer.Option(help="auto, onnxruntime, openvino, opencv, opencv-caffe.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="f32, or bf16 (extra openvino): faster, answers move a little.")
-    ] = None,
-    tiles: Annotated[
-        bool, typer.Option("--tiles", help="Look for small faces in large pictures, in up to 25 looks: slower.")
-    ] = False,
-    max_faces: Annotated[int, typer.Option(min=1, max=50, help="Faces per picture, at most.")] = 50,
-    min_confidence: Annotated[
-        float | None, typer.Option(min=0.01, max=1.0, help="Detection threshold; the profile's own if not given.")
-    ] = None,
-    attributes: Annotated[str, typer.Option(help="Any of age,gender; an empty text only detects.")] = "age,gender",
-    order: Annotated[Order, typer.Option(help="Order of the faces.")] = Order.size,
-    coverage: Annotated[
-        float, typer.Option(min=0.5, max=0.99, help="Probability with which the age interval holds the true age.")
-    ] = 0.9,
-    model_dir: Annotated[Path | None, typer.Option(help="Folder of the models.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never fetch models.")] = False,
-    language: Annotated[str | None, typer.Option(help="Labels and notes: en, zh or auto.")] = None,
+    profile: Profile = None,
+    engine: Engine = None,
+    precision: ComputePrecision = None,
+    tiles: Tiles = False,
+    max_faces: MaxFaces = 50,
+    min_confidence: MinConfidence = None,
+    attributes: Attributes = ALL_ATTRIBUTES,
+    order: OrderOfFaces = Order.size,
+    coverage: Coverage = 0.9,
+    model_dir: ModelDir = None,
+    offline: Offline = False,
+    language: Tongue = None,
 ) -> None:
     """Find faces in pictures; tell perceived gender and age, and how far to trust them.
 
@@ -81,7 +80,7 @@ def analyze(
     options = AnalyzeOptions(
         max_faces=max_faces,
         min_confidence=min_confidence,
-        attributes=_attributes(attributes),
+        attributes=parse_attributes(attributes),
         order=order.value,
         coverage=coverage,
     )
@@ -98,10 +97,6 @@ def analyze(
             report.add(answer)
     if report.failed:
         raise typer.Exit(ANY_FAILED)
-
-
-def _attributes(text: str) -> frozenset[Any]:
-    return frozenset(word.strip() for word in text.split(",") if word.strip())
 
 
 def _open(settings: Any, limits: ImageLimits, pictures: int) -> tuple[Pipeline, int]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dulian import __version__
-from dulian.cli import HEALTHCHECK, analyze, bench, config, doctor, evaluate, healthcheck, keys, models, serve
+from dulian.cli import HEALTHCHECK, analyze, batch, bench, config, doctor, evaluate, healthcheck, keys, models, serve
 from dulian.errors import BackendError, DeadlineError, DulianError, InputError, OverloadedError
 
 EXIT_CODES: tuple[tuple[type[DulianError], int], ...] = (
@@ -32,6 +32,7 @@ app.command("doctor")(doctor.doctor)
 app.command("evaluate")(evaluate.evaluate)
 app.command(HEALTHCHECK)(healthcheck.healthcheck)
 app.command("serve")(serve.serve)
+app.add_typer(batch.app, name="batch")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
