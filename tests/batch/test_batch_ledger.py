@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from dulian.batch import ledger as ledger_module
 from dulian.batch import work
 from dulian.batch.drivers.inline import InlineDriver
 from dulian.batch.job import Job
@@ -131,6 +132,31 @@ def test_whoever_commits_first_stays(files: dict[str, bytes | None]) -> None:
     compute(second, orders, 1)
     assert destination.files[name_of_shard(0)] is committed
     assert second.finished
+
+
+def test_drivers_that_run_at_once_help_each_other(
+    files: dict[str, bytes | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one begins elsewhere, and neither takes what the other has committed."""
+    monkeypatch.setattr(ledger_module, "LOOK_AGAIN_S", -1.0)
+    monkeypatch.setattr("random.randrange", lambda stop: stop // 2)
+    names = [f"{index:02d}" for index in range(20)]
+    files.update(dict.fromkeys(names, b"x"))
+    job, destination = job_of(named(*names), shard_size=2)
+    orders = Orders(job=job, destination=destination, analysis=FakeAnalysis())
+    first = Ledger(job, destination)
+    compute(first, orders, 1)
+    destination.files["staging/attempt_000001_0-2_elsewhere_7_aa"] = b""
+    second = Ledger(job, destination)
+    compute(second, orders, 5)
+    assert {name_of_shard(shard) for shard in (0, 5, 6, 7, 8, 9)} <= destination.files.keys()
+    compute(first, orders, 4)
+    assert first.next() is None
+    assert first.finished
+    assert second.next() is None
+    assert second.finished
+    assert [record["source"] for record in records_of(destination, job)] == names
+    assert (first.tally.before, second.tally.before) == (10, 10)
 
 
 # ── deaths ───────────────────────────────────────────────────────────────────────────────────────

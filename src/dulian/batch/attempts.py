@@ -62,6 +62,13 @@ class Attempts:
             destination.remove(name)
 
 
+def of_others(destination: Destination) -> bool:
+    """Whether anybody but this process has begun something there, here or on another machine."""
+    mine = Temporary.of_this_process()
+    found = (_NAME.fullmatch(name) for name in destination.names(STAGING))
+    return any((one[4], int(one[5])) != (mine.host, mine.pid) for one in found if one)
+
+
 def others_at_work(destination: Destination, shards: Iterable[int]) -> set[int]:
     """Other processes of this host that drive attempts at these shards at this moment."""
     wanted = set(shards)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import re
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 
-from dulian.batch.attempts import Attempts, new_attempt
+from dulian.batch.attempts import Attempts, new_attempt, of_others
 from dulian.batch.destinations import Destination
 from dulian.batch.job import Job, committed_shards, read_inputs
 from dulian.batch.records import Record, failed_record
@@ -16,6 +18,10 @@ from dulian.batch.tally import Brief, Tally
 from dulian.errors import DamagedJobError, ProcessDiedError
 
 _PIECE = re.compile(r"(\d+)\.(\d+)-(\d+)\.jsonl")
+
+
+# How often a driver looks for what others have committed meanwhile: it spares work, nothing else.
+LOOK_AGAIN_S = 30.0
 
 
 class Ledger:
@@ -48,6 +54,10 @@ class Ledger:
         self.tally.inputs = sum(len(job.whole(shard)) for shard in mine)
         self.tally.before = sum(len(job.whole(shard)) for shard in committed)
         missing = [shard for shard in mine if shard not in committed]
+        if missing and of_others(destination):
+            # Where others are at work too, everybody begins at another place, and they help each other.
+            missing = _rotated(missing)
+        self._looked = time.monotonic()
         self._schedule = Schedule(missing, job.whole, pieces=pieces, deaths=self._attempts.deaths())
 
     @property
@@ -62,6 +72,8 @@ class Ledger:
 
     def next(self) -> tuple[Range, str] | None:
         """A range to compute now, and the name of its attempt; None if there is none, at least for the moment."""
+        if time.monotonic() - self._looked > LOOK_AGAIN_S:
+            self._leave_out_what_others_did()
         part = self._schedule.next()
         self._give_up()
         return None if part is None else self._begin(part)
@@ -98,6 +110,11 @@ class Ledger:
         self._schedule.died(part)
         self.tally.undone(part, by_death=True)
         self._give_up()
+
+    def _leave_out_what_others_did(self) -> None:
+        dropped = self._schedule.drop(committed_shards(self._destination, self._job))
+        self.tally.before += sum(len(self._job.whole(shard)) for shard in dropped)
+        self._looked = time.monotonic()
 
     def _begin(self, part: Range) -> tuple[Range, str]:
         self._names[part] = new_attempt(part)
@@ -162,3 +179,8 @@ class Ledger:
         for part in parts:
             self._destination.remove(name_of_piece(part))
         return None
+
+
+def _rotated(shards: list[int]) -> list[int]:
+    start = random.randrange(len(shards))
+    return shards[start:] + shards[:start]

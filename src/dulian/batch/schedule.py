@@ -7,7 +7,7 @@ that one dies three times, by itself, it is given up. What dies by chance is tri
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from dulian.batch.shards import Range
 
@@ -44,6 +44,12 @@ class Schedule:
     def waiting(self) -> int:
         """How many ranges could be given out now, at least if none of them is halved first."""
         return len(self._shards) + len(self._urgent)
+
+    def drop(self, shards: Collection[int]) -> list[int]:
+        """Take out whole shards that have been committed by others; those that were waiting."""
+        dropped = [shard for shard in self._shards if shard in shards]
+        self._shards = deque(shard for shard in self._shards if shard not in shards)
+        return dropped
 
     def next(self) -> Range | None:
         """A range to compute now; None if there is none, or none before something comes back."""

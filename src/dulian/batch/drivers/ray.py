@@ -69,6 +69,7 @@ class RayDriver:
     def run(self, ledger: Ledger, orders: Orders) -> None:
         if ledger.finished:
             return
+        _check_place(orders.destination)
         ray = _import_ray()
         with _connected(ray, self, orders.threads), _translated(ray, self), _sign(orders) as (key, sign):
             errand = Errand(
@@ -287,6 +288,8 @@ class _Crew:
         while not self._ledger.finished:
             self._look()
             self._employ()
+            if not self._running:
+                time.sleep(_LOOK_S)  # no node has room
             for reference in self._finished(_LOOK_S):
                 part, _ = self._running.pop(reference)
                 self._hear(reference, part)
@@ -342,7 +345,6 @@ class _Crew:
         """Those of the tasks under way that have ended; one at least, or all, unless that takes too long."""
         tasks = [*self._running]
         if not tasks:
-            time.sleep(wait_s)
             return []
         self._ray.wait(tasks, num_returns=len(tasks) if all_of_them else 1, timeout=wait_s)
         ended, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
