@@ -40,7 +40,8 @@ types: $(VENV)/.dev
 
 unit: $(VENV)/.dev   ## the test suite with coverage, under the pinned OpenCV 4
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -m "not wheel" $(PARALLEL)
+	$(BIN)/python -m coverage run -m pytest -m "not wheel and not ray" $(PARALLEL)
+	$(BIN)/python -m coverage run -m pytest -m ray tests/batch tests/deploy
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --fail-under=90
 

@@ -18,10 +18,13 @@ from tests.batch.test_batch_kills import PATIENCE_S, Batch, numbered, wait_for
 from tests.conftest import ROOT
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'dulian[ray]'")
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0 or shutil.which("ip") is None,
-    reason="network namespaces need Linux, root and the program ip (apt-get install iproute2)",
-)
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(
+        sys.platform != "linux" or os.geteuid() != 0 or shutil.which("ip") is None,
+        reason="network namespaces need Linux, root and the program ip (apt-get install iproute2)",
+    ),
+]
 
 HEAD, NODE = "10.213.0.1", "10.213.0.2"
 PORT = 6379

@@ -36,6 +36,7 @@ from tests.batch.test_batch_kills import PATIENCE_S, Batch, numbered, wait_for
 from tests.conftest import ROOT
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'dulian[ray]'")
+pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 from tests.deploy.programs import DEPLOY, free_ports
 
 pytest.importorskip("ray.serve", reason="Ray Serve is not installed: pip install 'ray[serve]'")
-pytestmark = pytest.mark.weights
+pytestmark = [pytest.mark.ray, pytest.mark.weights]
 
 PATIENCE_S = 60.0
 

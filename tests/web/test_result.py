@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Download, Page, expect
 from tests.web.steps import cards, choose_files, colour_share, enlarged, visit, wait_for_state, wait_for_states
 
-from dulian.api import _COLUMNS
+from dulian.serialize import FACE_COLUMNS
 
 OK_COLOUR = (108, 224, 196)
 
@@ -212,7 +212,7 @@ def test_the_table_has_a_row_for_every_face_and_for_every_picture_without(
     data = download(page, "CSV", among="#save-all").path().read_bytes()
     assert data.startswith(b"\xef\xbb\xbf")
     rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"))))
-    assert list(rows[0]) == ["picture", "error", "image_width", "image_height", *_COLUMNS]
+    assert list(rows[0]) == ["picture", "error", "image_width", "image_height", *FACE_COLUMNS]
     assert [row["picture"] for row in rows] == ["'=1+1.png", 'a,"b".png', "cat.png", "note.png"]
     assert [row["error"] for row in rows] == ["", "", "", "unsupported_image"]
     answer = httpx.post(f"{service_url}/v1/analyze", content=portrait).json()["faces"][0]
