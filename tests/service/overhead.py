@@ -40,7 +40,11 @@ def serve(kind: str) -> None:
 
     with fake_service(FakeAnalysis()) as service:
         app = bare if kind == "bare" else create_app(service)
-        Announcing(uvicorn.Config(app, port=0, http=GuardedProtocol, ws="none", lifespan="off", log_config=None)).run()
+        Announcing(
+            uvicorn.Config(
+                app, port=0, http=GuardedProtocol, ws="none", loop="asyncio", lifespan="off", log_config=None
+            )
+        ).run()
 
 
 def cpu_s(pid: int) -> float:

@@ -79,7 +79,9 @@ def client_of(service: Service) -> httpx.AsyncClient:
 @contextmanager
 def served(app: FastAPI) -> Iterator[str]:
     """A real server on a free port, in a thread; its address."""
-    config = uvicorn.Config(app, port=0, http=GuardedProtocol, ws="none", lifespan="off", log_config=None)
+    config = uvicorn.Config(
+        app, port=0, http=GuardedProtocol, ws="none", loop="asyncio", lifespan="off", log_config=None
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="server")
     thread.start()

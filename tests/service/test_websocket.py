@@ -68,7 +68,13 @@ class Application:
 def serving(app: Application, *, unread_s: float = PATIENCE_S) -> Iterator[tuple[uvicorn.Server, str]]:
     sockets = guarded_websocket(unread_s=unread_s)
     config = uvicorn.Config(
-        app, http=GuardedProtocol, ws=sockets, ws_max_size=MIB, ws_per_message_deflate=False, lifespan="off"
+        app,
+        http=GuardedProtocol,
+        ws=sockets,
+        loop="asyncio",
+        ws_max_size=MIB,
+        ws_per_message_deflate=False,
+        lifespan="off",
     )
     with bind("127.0.0.1", 0) as listener:
         server = uvicorn.Server(config)

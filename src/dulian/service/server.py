@@ -233,6 +233,7 @@ class DrainingServer(uvicorn.Server):
     ) -> None:
         config = uvicorn.Config(
             app,
+            loop="asyncio",  # what is tested is what runs, also where something else brings uvloop along
             http=guarded_protocol(
                 service.guard_limits, refused=service.metrics.count_refusal, turned_away=FullHouse(service)
             ),
