@@ -33,7 +33,7 @@ def main(album: str, place: str) -> None:
         else:
             refused[record["error"]["code"]] += 1
     for faces, count in sorted(pictures.items()):
-        print(f"{count:6,} pictures with {faces} faces")
+        print(f"{count:6,} pictures, faces in each: {faces}")
     for code, count in refused.most_common():
         print(f"{count:6,} not answered: {code}")
 

@@ -196,9 +196,10 @@ def _quality_to_dict(quality: Quality) -> dict[str, Any]:
         "sharpness": round(quality.sharpness, SHARE_DIGITS),
         "brightness": round(quality.brightness, SHARE_DIGITS),
         "size_px": quality.size_px,
+        # + 0.0: what is rounded to nothing has no sign.
         "pose": None
         if pose is None
-        else {name: round(getattr(pose, name), DEGREE_DIGITS) for name in ("yaw", "pitch", "roll")},
+        else {name: round(getattr(pose, name), DEGREE_DIGITS) + 0.0 for name in ("yaw", "pitch", "roll")},
         "reasons": list(quality.reasons),
     }
 

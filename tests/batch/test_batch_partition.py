@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.batch.mortal import PATIENCE_S, Batch, numbered, wait_for
 from tests.batch.ray_clusters import children_of, end, ray_environment
-from tests.batch.test_batch_kills import PATIENCE_S, Batch, numbered, wait_for
 from tests.conftest import ROOT
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'dulian[ray]'")

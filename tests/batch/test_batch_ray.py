@@ -31,8 +31,8 @@ from dulian.errors import BackendError, DestinationError, MalformedInputError, M
 from dulian.store import ModelStore
 from tests.batch.fake_work import HANGS, KILLS, FakeAnalysis
 from tests.batch.fakes import MemoryDestination, begin
+from tests.batch.mortal import PATIENCE_S, Batch, numbered, wait_for
 from tests.batch.ray_clusters import RayCluster, children_of, end, ray_cluster
-from tests.batch.test_batch_kills import PATIENCE_S, Batch, numbered, wait_for
 from tests.conftest import ROOT
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'dulian[ray]'")

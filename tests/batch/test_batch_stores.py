@@ -18,9 +18,9 @@ import pytest
 
 from dulian.batch.destinations import open_destination, store
 from dulian.batch.destinations.driver import MAX_CREATE_BYTES
-from dulian.batch.destinations.outcomes import outcome_of
-from dulian.batch.destinations.patience import Patience
 from dulian.batch.destinations.store import StoreDestination
+from dulian.batch.failures import outcome_of
+from dulian.batch.patience import Patience
 from dulian.errors import DestinationError, MissingDependencyError
 from tests.batch.faulty_http import FaultyHttp, Request
 from tests.batch.stores import PAGE, S3Bucket, faulty
@@ -391,6 +391,9 @@ class _WithStatus(Exception):
         (ValueError(), "final"),
         (TimeoutError(), "passing"),
         (ConnectionResetError(), "passing"),
+        (_WithStatus(425), "passing"),
+        (OSError("Forbidden: a"), "final"),
+        (RuntimeError(), "unknown"),
     ],
 )
 def test_failures_are_told_apart(error: Exception, outcome: str) -> None:

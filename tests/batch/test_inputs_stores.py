@@ -18,6 +18,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from dulian.batch.inputs import open_reader, pages, trying
+from dulian.batch.patience import Patience
 from dulian.batch.records import Input
 from dulian.errors import InputNotFoundError, InputTooLargeError, InputUnavailableError, MalformedInputError
 from tests.batch.input_kinds import ALBUM, BESIDE, listed, problems, put, read_all, tar_bytes, zip_bytes
@@ -28,7 +29,17 @@ HttpAnswer = Callable[[str, dict[str, str]], tuple[int, dict[str, str], bytes]]
 
 @pytest.fixture(autouse=True)
 def no_long_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trying, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(trying, "Patience", FourPauses)
+
+
+class FourPauses(Patience):
+    """Without waiting."""
+
+    left = 4
+
+    def wait(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
 
 
 class Failing(MemoryFileSystem):
@@ -138,6 +149,7 @@ def test_what_is_too_large_is_refused_before_it_is_fetched(failing: type[Failing
 
 def test_waiting_ends_when_patience_does(failing: type[Failing], monkeypatch: pytest.MonkeyPatch) -> None:
     put({"b/a.jpg": b"0123456789"})
+    monkeypatch.setattr(trying, "Patience", Patience)
     monkeypatch.setattr(trying, "PATIENCE_S", 0.0)
     failing.faults[:] = [HttpError(503)] * 2
     with pytest.raises(InputUnavailableError, match="after 1 try"):

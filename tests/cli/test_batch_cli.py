@@ -220,7 +220,7 @@ def test_a_whole_album_is_success(dulian: Dulian, tmp_path: Path) -> None:
     place = tmp_path / "one\x1b[31m"  # a name that no terminal may obey
     run = dulian("run", "album/astronaut.png", "-o", place, "--driver", "inline", "--language", "en")
     assert (run.code, run.err) == (0, "")
-    assert re.search(r"^answered +1, with 1 faces$", run.out, re.MULTILINE)
+    assert re.search(r"^answered +1 \(faces: 1\)$", run.out, re.MULTILINE)
     assert re.search(r"^errors +none$", run.out, re.MULTILINE)
 
 

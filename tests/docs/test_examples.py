@@ -47,8 +47,8 @@ def test_an_album_is_summed_up_and_doubts_are_listed(tmp_path: Path, samples: Pa
     subprocess.run([sys.executable, ROOT / "examples/derive_samples.py", samples, album], check=True, timeout=120)
     (album / "letter.jpg").write_text("no picture")
     first = run_example("album.py", model_store, tmp_path, "album", "out")
-    assert re.search(r"^ +\d pictures with 1 faces$", first, re.MULTILINE)
-    assert re.search(r"^ +1 pictures with 8 faces$", first, re.MULTILINE)
+    assert re.search(r"^ +\d pictures, faces in each: 1$", first, re.MULTILINE)
+    assert re.search(r"^ +1 pictures, faces in each: 8$", first, re.MULTILINE)
     assert re.search(r"^ +1 not answered: unsupported_image$", first, re.MULTILINE)
     doubtful = (tmp_path / "out/to-look-at.txt").read_text().splitlines()
     assert "album/2-dark.png" in doubtful

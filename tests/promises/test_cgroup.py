@@ -90,7 +90,9 @@ def outcome(group: MemoryGroup | str, model_store: ModelStore, samples: Path) ->
     photo = PIL.Image.open(samples / "astronaut.png").convert("RGB")
     good = save(photo, "JPEG", quality=90)
     statuses: Counter[int] = Counter()
-    with dulian_server(model_store, wrapper=group.wrapper if isinstance(group, MemoryGroup) else ()) as server:
+    wrapper = group.wrapper if isinstance(group, MemoryGroup) else ()
+    # Large pictures wait for each other, for as long as they may: how soon they are answered is not asked here.
+    with dulian_server(model_store, wrapper=wrapper, DULIAN_DEADLINE_S="20") as server:
         before = answer(server, good)
         for requests, clients in everything(photo):
             statuses += ask(server, requests, clients)
@@ -116,7 +118,6 @@ def test_a_server_with_512_mb_survives(group: MemoryGroup | str, outcome: Outcom
 def test_a_server_takes_less_than_512_mb(outcome: Outcome) -> None:
     """P1, P18: also where there is nobody to stop it."""
     assert outcome.peak_bytes < LIMIT_BYTES
-    # Large pictures wait for each other, some of them until their time is over.
     assert set(outcome.statuses) <= {200, 413, 415, 422, 503, 504}
     assert outcome.statuses[200] > 50
 

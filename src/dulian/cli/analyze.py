@@ -27,7 +27,7 @@ from dulian.cli.options import (
     Profile,
     Tiles,
     Tongue,
-    parse_attributes,
+    analyze_options,
 )
 from dulian.cli.report import Answer, Report
 from dulian.errors import DulianError, MalformedInputError
@@ -64,7 +64,6 @@ def analyze(
 
     Exit code 0: every picture was answered; 2: some were refused; 3: the installation lacks something.
     """
-    from dulian.analyzer import AnalyzeOptions
     from dulian.image import ImageLimits
     from dulian.settings import choose_language, read_settings
 
@@ -77,11 +76,11 @@ def analyze(
         offline=offline or None,
         language=language,
     )
-    options = AnalyzeOptions(
+    options = analyze_options(
         max_faces=max_faces,
         min_confidence=min_confidence,
-        attributes=parse_attributes(attributes),
-        order=order.value,
+        attributes=attributes,
+        order=order,
         coverage=coverage,
     )
     sources = find_sources(paths)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from dulian.analyzer import AnalyzeOptions
 
 
 class Order(StrEnum):
@@ -42,6 +45,13 @@ Tongue = Annotated[str | None, typer.Option(help="Labels and notes: en, zh or au
 ALL_ATTRIBUTES = "age,gender"
 
 
-def parse_attributes(text: str) -> frozenset[Any]:
-    """The words of ``--attributes``; whether there are such attributes is judged where they are used."""
-    return frozenset(word.strip() for word in text.split(",") if word.strip())
+def analyze_options(
+    *, max_faces: int, min_confidence: float | None, attributes: str, order: Order, coverage: float
+) -> AnalyzeOptions:
+    """What the options of these names ask for; whether there are such attributes is judged where they are used."""
+    from dulian.analyzer import AnalyzeOptions
+
+    words: frozenset[Any] = frozenset(word.strip() for word in attributes.split(",") if word.strip())
+    return AnalyzeOptions(
+        max_faces=max_faces, min_confidence=min_confidence, attributes=words, order=order.value, coverage=coverage
+    )

@@ -11,7 +11,7 @@ from fsspec import AbstractFileSystem
 from fsspec.asyn import sync
 
 from dulian.batch.destinations.driver import CONNECT_S, SILENCE_S, Driver, seconds_for
-from dulian.batch.destinations.outcomes import Outcome
+from dulian.batch.failures import Outcome
 
 
 class AzureDriver(Driver):

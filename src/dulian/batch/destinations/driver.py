@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from dulian.batch.destinations.outcomes import Outcome, outcome_of
+from dulian.batch.failures import Outcome, outcome_of
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

@@ -18,7 +18,8 @@ from dulian.batch.destinations.addresses import open_driver
 from dulian.batch.destinations.driver import MAX_CREATE_BYTES, Driver
 from dulian.batch.destinations.names import Temporary, folders_of, parts_of
 from dulian.batch.destinations.parts import PartFile
-from dulian.batch.destinations.patience import Patience
+from dulian.batch.failures import reason_of
+from dulian.batch.patience import Patience
 from dulian.batch.shards import STAGING
 from dulian.errors import DestinationError
 from dulian.sources import printable
@@ -156,10 +157,10 @@ class StoreDestination:
         return opened
 
     def _failure(self, doing: str, error: Exception) -> DestinationError:
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        reason = reason_of(error)
         if isinstance(error, FileNotFoundError):  # of which drivers say no more than the address
             reason = "there is no such bucket, or no right to see it"
-        return DestinationError(f"{self.url}: {doing}: {printable(reason)}")
+        return DestinationError(f"{self.url}: {doing}: {reason}")
 
 
 class _Opened:

@@ -31,7 +31,7 @@ from dulian.cli.options import (
     Profile,
     Tiles,
     Tongue,
-    parse_attributes,
+    analyze_options,
 )
 from dulian.errors import MalformedInputError
 
@@ -165,7 +165,6 @@ def run(
     Exit code 0: every picture was answered, or the share of --shard is done; 2: some were refused, or an option makes
     no sense; 3: DEST or the installation fails; 130 and 143: interrupted, to be gone on with.
     """
-    from dulian.analyzer import AnalyzeOptions
     from dulian.batch.analysis import ModelAnalysis
     from dulian.batch.run import Wish
     from dulian.batch.where import parse_where
@@ -209,11 +208,11 @@ def run(
         tiles=settings.tiles,
         model_dir=settings.model_dir,
         offline=settings.offline,
-        asked=AnalyzeOptions(
+        asked=analyze_options(
             max_faces=max_faces,
             min_confidence=min_confidence,
-            attributes=parse_attributes(attributes),
-            order=order.value,
+            attributes=attributes,
+            order=order,
             coverage=coverage,
         ),
     )
