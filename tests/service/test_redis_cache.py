@@ -495,7 +495,13 @@ def test_no_fault_changes_an_answer_and_when_it_is_over_results_are_shared_again
                             assert (answer.status_code, answer.json()["error"]["code"]) == (422, "image_truncated")
                         else:
                             check(answer, picture)
-                assert one.far.breaker_open
+
+                async def ask_while(is_open: bool) -> None:
+                    async with asyncio.timeout(PATIENCE_S):
+                        while one.far.breaker_open == is_open:
+                            check(await one.ask(picture := os.urandom(8)), picture)
+
+                await ask_while(False)  # what came while the machine held the loop up says nothing of Redis
                 assert one.gauge("dulian_cache_breaker_open") == 1
                 assert one.service.unready is None
                 (opened,) = log("cache_breaker_open")
@@ -503,12 +509,7 @@ def test_no_fault_changes_an_answer_and_when_it_is_over_results_are_shared_again
                 assert len(opened["reason"]) < 40
                 proxy.become("pass")
 
-                async def try_again() -> None:
-                    while one.far.breaker_open:
-                        check(await one.ask(picture := os.urandom(8)), picture)
-
-                async with asyncio.timeout(PATIENCE_S):
-                    await try_again()
+                await ask_while(True)
                 assert one.gauge("dulian_cache_breaker_open") == 0
                 assert log("cache_breaker_closed")
                 check(await one.ask(b"afterwards"), b"afterwards", "miss")
