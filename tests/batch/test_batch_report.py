@@ -39,6 +39,7 @@ from tests.pictures import picture, save
 SOURCES = Path(__file__).parents[2] / "src" / "dulian" / "batch" / "writers"
 VOID = {"meta", "link", "br", "img"}
 LANGUAGES = ("en", "zh")
+LARGE = {"width": 4000, "height": 3000, "rotated": 0}
 
 
 class Parsed(HTMLParser):
@@ -86,7 +87,7 @@ RECORDS = [
     ok("a.jpg", face(0, age=31.0), face(1, age=33.0, gender="male"), total_ms=80.0),
     ok("b.jpg", face(0, age=7.0, gender="undecided", status="uncertain", quality=0.4), total_ms=20.0),
     ok("c.jpg", with_reasons(face(0, age=104.0), "blurred", "too_dark"), face(1, age=None, gender=None)),
-    ok("sea.jpg", image={"width": 4000, "height": 3000, "rotated": 0}),
+    ok("sea.jpg", image=LARGE),
     failed("cut.jpg"),
     failed("cut2.jpg"),
     failed("gone.jpg", "input_not_found", "there is no such file"),
@@ -150,6 +151,11 @@ def test_what_was_asked_for_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("records", [[], [failed("a.jpg")], [ok("sea.jpg")], [same("a.jpg", "b.jpg")]])
 def test_a_job_with_little_in_it_has_a_page(records: list[Record], language: str, tmp_path: Path) -> None:
     Parsed(page(records, tmp_path, language=language))
+
+
+def test_few_megapixels_are_not_none(tmp_path: Path) -> None:
+    assert "0.3 megapixels decoded" in cells(page([ok("a.jpg")], tmp_path))
+    assert " 12 megapixels decoded" in cells(page([ok("sea.jpg", image=LARGE)], tmp_path))
 
 
 # ── languages ────────────────────────────────────────────────────────────────────────────────────

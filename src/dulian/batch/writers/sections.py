@@ -149,7 +149,8 @@ def pictures(page: Page) -> Html | None:
     hints = [
         _counted_row(words.of_code("hint", code), "plain", number, without) for code, number in seen.hints.most_common()
     ]
-    told = words("sizes_note", bytes=data_size(seen.bytes), pixels=f"{seen.megapixels:,.0f}")
+    pixels = f"{seen.megapixels:,.{0 if seen.megapixels >= 10 else 1}f}"
+    told = words("sizes_note", bytes=data_size(seen.bytes), pixels=pixels)
     return section(
         words("pictures"),
         pair(chart(words("picture_size"), sizes), chart(words("hints"), hints) if hints else None),
