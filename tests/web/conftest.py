@@ -16,7 +16,7 @@ from tests.service.services import PATIENCE_S
 
 from dulian.store import ModelStore
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 
 def find_chromium() -> str | None:
@@ -28,7 +28,7 @@ def find_chromium() -> str | None:
 @pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     if find_chromium() is None:
-        pytest.skip(f"no Chromium on this machine (looked for {', '.join(NAMES)}): apt-get install chromium")
+        pytest.skip(f"no Chromium on this machine (looked for {', '.join(NAMES)}): apt-get install chromium-headless-shell")
     with sync_playwright() as started:
         yield started
 
