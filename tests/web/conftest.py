@@ -28,7 +28,7 @@ def find_chromium() -> str | None:
 @pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     if find_chromium() is None:
-        pytest.skip(f"no Chromium on this machine (looked for {', '.join(NAMES)}): apt-get install chromium-headless-shell")
+        pytest.skip(f"no Chromium here (looked for {', '.join(NAMES)}): apt-get install chromium-headless-shell")
     with sync_playwright() as started:
         yield started
 
