@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
+from importlib import resources
 
 
 class Html(str):
@@ -26,3 +27,9 @@ def element(tag: str, /, *content: str | None, **attributes: str) -> Html:
 def join(parts: Iterable[str | None]) -> Html:
     """One piece of HTML out of several; what is none is escaped."""
     return Html("".join(part if isinstance(part, Html) else escape(part) for part in parts if part is not None))
+
+
+def stylesheet(*names: str) -> str:
+    """Stylesheets of the package, one after the other."""
+    data = resources.files("dulian") / "data"
+    return "\n".join((data / name).read_text("utf-8") for name in names)

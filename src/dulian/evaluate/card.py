@@ -6,12 +6,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from importlib import resources
 from typing import Any
 
 from dulian.evaluate import headline as figures
 from dulian.evaluate.plots import Axis, Whisker, lines, whiskers
 from dulian.evaluate.report import AGE_BANDS
+from dulian.markup import stylesheet
 
 Report = Mapping[str, Any]
 
@@ -56,7 +56,7 @@ def model_card(reports: Sequence[Report]) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>dulian: model card</title>\n<style>{_style()}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>dulian: model card</title>\n<style>{stylesheet('card.css')}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(sections)
         + f'\n</main>\n<script type="application/json" id="report">{data}</script>\n</body>\n</html>\n'
     )
@@ -67,10 +67,6 @@ def read_reports(card: str) -> list[dict[str, Any]]:
     found = re.search(r'<script type="application/json" id="report">(.*?)</script>', card, re.DOTALL)
     reports: list[dict[str, Any]] = json.loads(found[1]) if found else []
     return reports
-
-
-def _style() -> str:
-    return resources.files("dulian").joinpath("data", "card.css").read_text("utf-8")
 
 
 # ── sections ─────────────────────────────────────────────────────────────────────────────────────

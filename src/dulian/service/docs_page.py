@@ -7,13 +7,12 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.responses import HTMLResponse, Response
 
-from dulian.markup import Html, element, join
+from dulian.markup import Html, element, join, stylesheet
 from dulian.service.examples import REF, coloured, command, laid_out, sample
 
 PAGE = "/docs"
@@ -38,7 +37,7 @@ def add_docs(app: FastAPI) -> None:
 
 @cache
 def _style() -> str:
-    return (resources.files("dulian") / "data" / "docs.css").read_text("utf-8")
+    return stylesheet("paper.css", "docs.css")
 
 
 # ── the page ─────────────────────────────────────────────────────────────────────────────────────

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from importlib import resources
 from itertools import chain, zip_longest
 from typing import BinaryIO
 
@@ -19,7 +18,7 @@ from dulian.batch.writers.sections import failures, figures, identity, notes, pi
 from dulian.batch.writers.summary import Summary
 from dulian.batch.writers.texts import Words
 from dulian.batch.writers.thumbnails import Wanted, thumbnails
-from dulian.markup import Html, element
+from dulian.markup import Html, element, stylesheet
 
 
 class ReportWriter:
@@ -45,7 +44,7 @@ def render(job: Job, summary: Summary, form: Form) -> str:
     words = page.words
     sections = (figures, people, quality, pictures, failures, times, identity, notes)
     main = element("main", _header(page, form), *(section(page) for section in sections), _footer(words))
-    style = _style()
+    style = stylesheet("paper.css", "report.css")
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -58,10 +57,6 @@ def render(job: Job, summary: Summary, form: Form) -> str:
     )
     language = {"en": "en", "zh": "zh-Hans"}[form.language]
     return f"<!doctype html>\n{element('html', head, element('body', main), lang=language)}\n"
-
-
-def _style() -> str:
-    return (resources.files("dulian") / "data" / "report.css").read_text("utf-8")
 
 
 def _policy(style: str) -> str:
