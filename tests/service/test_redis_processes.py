@@ -49,18 +49,17 @@ def pictures_in(samples: Path) -> list[bytes]:
 
 
 def given_again(server: RedisServer, one: str, other: str, picture: bytes) -> tuple[httpx.Response, httpx.Response]:
-    """An answer, and the same from another service; on a busy machine Redis may be too late for that a few times."""
+    """An answer, and the same from another service; on a busy machine what is written may come late a few times."""
     for _ in range(TRIES):
         with server.client(password=PASSWORD) as client:
             client.flushall()
             first = httpx.post(f"{one}/v1/analyze", content=picture, timeout=PATIENCE_S)
-            assert first.headers["x-cache"] == "miss"
             until = time.monotonic() + 1.0
             while not client.dbsize() and time.monotonic() < until:
                 time.sleep(0.005)
         second = httpx.post(f"{other}/v1/analyze", content=picture, timeout=PATIENCE_S)
         assert {first.status_code, second.status_code} == {200}
-        if second.headers["x-cache"] == "hit":
+        if (first.headers["x-cache"], second.headers["x-cache"]) == ("miss", "hit"):
             return first, second
     raise AssertionError("nothing is shared")
 
