@@ -93,17 +93,22 @@ OF_LIST = Input(source="memory://b/a.jpg")
 @pytest.mark.parametrize("wanted", [PICTURE, OF_LIST], ids=["listed", "of a list"])
 @pytest.mark.parametrize(
     "fault",
-    [HttpError(500), HttpError(503), HttpError(429), TimeoutError("late"), ConnectionResetError("cut")],
+    [
+        *(HttpError(500), HttpError(503), HttpError(429), TimeoutError("late"), ConnectionResetError("cut")),
+        *(OSError("which one?"), RuntimeError("who knows")),
+    ],
     ids=str,
 )
-def test_what_passes_is_tried_again(failing: type[Failing], fault: Exception, wanted: Input) -> None:
+def test_what_passes_is_tried_again_and_what_nobody_knows(
+    failing: type[Failing], fault: Exception, wanted: Input
+) -> None:
     put({"b/a.jpg": b"0123456789"})
     failing.faults[:] = [fault] * 4
     assert read_all([wanted]) == [b"0123456789"]
 
 
 @pytest.mark.parametrize("wanted", [PICTURE, OF_LIST], ids=["listed", "of a list"])
-def test_after_five_tries_it_is_unavailable(failing: type[Failing], wanted: Input) -> None:
+def test_when_patience_ends_it_is_unavailable(failing: type[Failing], wanted: Input) -> None:
     put({"b/a.jpg": b"0123456789"})
     failing.faults[:] = [HttpError(503)] * 6
     with pytest.raises(InputUnavailableError, match=r"memory://b/a\.jpg after 5 tries: status 503"):
