@@ -26,6 +26,17 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.005)
 
 
+def records_of(address: Path | str) -> list[Record]:
+    """All that is committed there, in order."""
+    destination = open_destination(address)
+    job = read_job(destination)
+    return [
+        record
+        for shard in range(job.shards)
+        for record in decode(destination.read(name_of_shard(shard)) or b"", job=job.id, shard=shard)
+    ]
+
+
 class Batch:
     """A batch over a folder of small files, its driver a process that can be killed."""
 
@@ -65,13 +76,7 @@ class Batch:
         return self.log.read_bytes().splitlines()
 
     def records(self) -> list[Record]:
-        destination = open_destination(self.destination)
-        job = read_job(destination)
-        return [
-            record
-            for shard in range(job.shards)
-            for record in decode(destination.read(name_of_shard(shard)) or b"", job=job.id, shard=shard)
-        ]
+        return records_of(self.destination)
 
     def check_complete(self) -> None:
         """Ids in are ids out, once, in order; nothing is torn; nothing is left over; a re-run computes nothing."""

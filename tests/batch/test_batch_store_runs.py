@@ -10,11 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dulian.batch.destinations import open_destination
-from dulian.batch.job import read_job
-from dulian.batch.records import Record
-from dulian.batch.shards import decode, name_of_shard
 from tests.batch.faulty_http import Request
+from tests.batch.mortal import records_of
 from tests.batch.stores import S3Bucket, faulty
 from tests.conftest import ROOT
 
@@ -43,16 +40,6 @@ def finish(bucket: S3Bucket, log: Path) -> tuple[int, ...]:
     return tuple(map(int, out.split()))
 
 
-def records_of(bucket: S3Bucket) -> list[Record]:
-    destination = open_destination(bucket.url)
-    job = read_job(destination)
-    return [
-        record
-        for shard in range(job.shards)
-        for record in decode(destination.read(name_of_shard(shard)) or b"", job=job.id, shard=shard)
-    ]
-
-
 def test_a_store_that_fails_now_and_then_loses_and_repeats_nothing(
     s3_bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -75,7 +62,7 @@ def test_a_store_that_fails_now_and_then_loses_and_repeats_nothing(
         assert (before + computed, quarantined) == (PICTURES, 0)
         assert proxy.faults() >= len(FAULTS)
     names = [f"s3://{s3_bucket.name}/album/{index:04d}.jpg" for index in range(PICTURES)]
-    records = records_of(s3_bucket)
+    records = records_of(s3_bucket.url)
     assert [record["source"] for record in records] == names
     assert {record["status"] for record in records} == {"ok"}
     computed_before = log.stat().st_size
