@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from dulian.service import schema
 from tests.deploy.programs import DEPLOY, free_ports, is_open, needed, program, replaced
@@ -24,6 +26,8 @@ NAME = "dulian.example"
 # For tests that ask more often than one address may.
 UNLIMITED = {"rate=30r/s": "rate=10000r/s", "burst=60": "burst=10000"}
 SHIPPED: dict[str, str] = {}  # no changes
+# For tests that ask one by one until the shipped burst is used up, on a machine of any speed.
+HARDLY_REFILLED = {"rate=30r/s": "rate=1r/s"}
 NONE = 1  # a port on which nobody listens
 
 
@@ -31,10 +35,14 @@ NONE = 1  # a port on which nobody listens
 class Front:
     """A running nginx."""
 
-    pid: int
+    process: subprocess.Popen[bytes]
     port: int
     plain_port: int
     folder: Path
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
 
     @property
     def tls(self) -> ssl.SSLContext:
@@ -55,7 +63,13 @@ class Front:
         base = f"https://127.0.0.1:{self.port}"
         return {"base_url": base, "verify": self.tls, "timeout": PATIENCE_S, "headers": headers, **more}
 
-    def log(self) -> list[dict[str, Any]]:
+    def whole_log(self) -> list[dict[str, Any]]:
+        """All that it ever logged. It ends in order for that: a line may be written after its answer has been read."""
+        self.process.send_signal(signal.SIGQUIT)
+        assert self.process.wait(PATIENCE_S) == 0
+        return self.log_until_now()
+
+    def log_until_now(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / "access.log").read_text().splitlines()]
 
 
@@ -109,7 +123,7 @@ def front(
     port, plain_port = write_configuration(folder, replicas, changes, grpc)
     command = [nginx, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
     with program(command, folder / "nginx.log", ready=lambda: is_open(port)) as process:
-        yield Front(process.pid, port, plain_port, folder)
+        yield Front(process, port, plain_port, folder)
 
 
 def tls_socket(nginx: Front) -> ssl.SSLSocket:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
@@ -31,7 +30,7 @@ def held_files(nginx: Front, kind: str = "bodies") -> list[str]:
     """Temporary files that nginx has open; their names are gone as soon as they are made."""
     folder = nginx.folder / kind
     found = []
-    for process in psutil.Process(nginx.pid).children():
+    for process in nginx.workers:
         for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
             with suppress(OSError):
                 target = os.readlink(descriptor)
@@ -109,7 +108,7 @@ def test_a_slow_upload_stays_in_memory(
     cut = 9 * MIB
     ports = (one.port for one in replicas)
     with front(tmp_path, *ports, changes=changes) as nginx, WAYS[way](nginx, len(body)) as (send, end):
-        workers = psutil.Process(nginx.pid).children()
+        workers = nginx.workers
         send(body[:cut])
         # What it has taken it holds: in memory, or not.
         wait_until(lambda: bool(held_files(nginx)) or max(one.memory_info().rss for one in workers) > cut)

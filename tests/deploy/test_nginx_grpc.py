@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.front import NAME, NONE, SHIPPED, UNLIMITED, Front, front
+from tests.deploy.front import HARDLY_REFILLED, NAME, NONE, UNLIMITED, Front, front
 from tests.deploy.replicas import GRPC, Replica
 from tests.service.services import PATIENCE_S
 
@@ -70,8 +70,9 @@ def test_calls_and_streams_over_grpc_pass(
         assert boxes_of(streamed.result) == boxes[0]
         large = dulian_pb2.AnalyzeRequest(image=bytes(10 * MIB + 70_000))
         assert status_of(lambda: stub.Analyze(large, timeout=PATIENCE_S)) == "RESOURCE_EXHAUSTED"
-    assert {line["route"] for line in nginx.log()} == {"gRPC"}
-    assert {line["replica"].rpartition(":")[2] for line in nginx.log()} == {str(one.grpc_port) for one in replicas}
+        log = nginx.whole_log()
+    assert {line["route"] for line in log} == {"gRPC"}
+    assert {line["replica"].rpartition(":")[2] for line in log} == {str(one.grpc_port) for one in replicas}
 
 
 def test_refusals_of_nginx_have_a_grpc_status(tmp_path: Path, replicas: tuple[Replica, Replica]) -> None:
@@ -82,7 +83,7 @@ def test_refusals_of_nginx_have_a_grpc_status(tmp_path: Path, replicas: tuple[Re
 
         request = dulian_pb2.AnalyzeRequest(image=b"a picture")
         assert status_of(lambda: stub.Analyze(request, timeout=PATIENCE_S)) == "UNAVAILABLE"
-    with grpc_front(tmp_path, replicas, SHIPPED) as nginx, calling(nginx) as stub:
+    with grpc_front(tmp_path, replicas, HARDLY_REFILLED) as nginx, calling(nginx) as stub:
         met = Counter(status_of(lambda: stub.Analyze(request, timeout=PATIENCE_S)) for _ in range(150))
     assert set(met) == {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"}
 
@@ -99,5 +100,5 @@ def test_a_replica_that_is_gone_costs_no_call(
         replicas[1].server.process.wait(PATIENCE_S)
         met = Counter(status_of(lambda: stub.Analyze(request, timeout=PATIENCE_S)) for _ in range(20))
         replicas[1].again()
-    assert met == {"OK": 20}
-    assert any(", " in line["replica"] for line in nginx.log())
+        assert met == {"OK": 20}
+        assert any(", " in line["replica"] for line in nginx.whole_log())
