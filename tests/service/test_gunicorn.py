@@ -153,10 +153,10 @@ def test_a_reload_is_seen_by_nobody_and_what_cannot_start_replaces_nobody(
 
 @pytest.mark.weights
 def test_one_that_hangs_is_replaced_and_others_live_on(model_store: ModelStore, picture: bytes, tmp_path: Path) -> None:
-    with gunicorn_server(model_store, tmp_path, "--timeout", "2") as server:
+    with gunicorn_server(model_store, tmp_path, "--timeout", "8") as server:
         hung, other = sorted(workers_of(server))
         os.kill(hung, signal.SIGSTOP)
-        wait_until(lambda: len(named(server, "worker_ready")) == 3)
+        wait_until(lambda: len(named(server, "worker_ready")) >= 3)
         assert hung not in workers_of(server)
         assert other in workers_of(server)
         assert httpx.post(f"{server.url}/v1/analyze", content=picture, timeout=PATIENCE_S).status_code == 200
