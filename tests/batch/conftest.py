@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import cache
 
@@ -9,7 +10,12 @@ import botocore.loaders
 import botocore.session
 import pytest
 
+from tests.batch.azurite import AzureContainer, azurite_process, new_container
+from tests.batch.gcs import GcsBucket, gcs_process, new_gcs_bucket
 from tests.batch.stores import S3Bucket, new_bucket, s3_process
+
+# Google's library, when it is imported, makes up its mind whether to look for a server of Google's around here.
+os.environ["NO_GCE_CHECK"] = "true"
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +31,35 @@ def s3_port() -> Iterator[int]:
 def s3_bucket(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> S3Bucket:
     """A bucket of its own, empty, to which this process's environment leads."""
     bucket = new_bucket(s3_port)
-    for name, value in bucket.environment.items():
-        monkeypatch.setenv(name, value)
+    bucket.lead_here(monkeypatch)
+    return bucket
+
+
+@pytest.fixture(scope="session")
+def azure_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a real store of Azure's on this machine."""
+    with azurite_process(tmp_path_factory.mktemp("azurite")) as port:
+        yield port
+
+
+@pytest.fixture
+def azure_container(azure_port: int, monkeypatch: pytest.MonkeyPatch) -> AzureContainer:
+    """A container of its own, empty, to which this process's environment leads."""
+    container = new_container(azure_port)
+    container.lead_here(monkeypatch)
+    return container
+
+
+@pytest.fixture(scope="session")
+def gcs_port() -> Iterator[int]:
+    """The port of a server on this machine that speaks as Google's does."""
+    with gcs_process() as port:
+        yield port
+
+
+@pytest.fixture
+def gcs_bucket(gcs_port: int, monkeypatch: pytest.MonkeyPatch) -> GcsBucket:
+    """A bucket of its own, empty, to which this process's environment leads."""
+    bucket = new_gcs_bucket(gcs_port)
+    bucket.lead_here(monkeypatch)
     return bucket

@@ -81,6 +81,7 @@ class FaultyHttp:
     async def _end(self) -> None:
         if self._server:
             self._server.close()
+        await asyncio.sleep(0.01)  # who has just been let in has a task by then
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

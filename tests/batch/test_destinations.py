@@ -19,6 +19,8 @@ from dulian.batch.destinations import Destination, directories, open_destination
 from dulian.batch.destinations.folder import FolderDestination
 from dulian.errors import MalformedInputError
 from tests.batch import racers
+from tests.batch.azurite import AzureContainer
+from tests.batch.gcs import GcsBucket
 from tests.batch.stores import S3Bucket
 from tests.conftest import ROOT
 
@@ -234,6 +236,26 @@ class TestS3(DestinationContract):
     @pytest.fixture
     def destination(self, s3_bucket: S3Bucket) -> Destination:
         return open_destination(s3_bucket.url)
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # so does azure-core
+class TestAzure(DestinationContract):
+    processes = 6
+    races = 3
+
+    @pytest.fixture
+    def destination(self, azure_container: AzureContainer) -> Destination:
+        return open_destination(azure_container.url)
+
+
+@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # so does gcsfs
+class TestGcs(DestinationContract):
+    processes = 6
+    races = 3
+
+    @pytest.fixture
+    def destination(self, gcs_bucket: GcsBucket) -> Destination:
+        return open_destination(gcs_bucket.url)
 
 
 # ── addresses ────────────────────────────────────────────────────────────────────────────────────

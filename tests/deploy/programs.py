@@ -21,11 +21,11 @@ from tests.service.services import PATIENCE_S, wait_until
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 
 
-def needed(program: str, package: str) -> str:
+def needed(program: str, package: str, *, by: str = "apt-get install") -> str:
     """The path of a program; without it the test is skipped, and says so."""
     found = shutil.which(program)
     if found is None:
-        pytest.skip(f"no {program} on this machine: apt-get install {package}")
+        pytest.skip(f"no {program} on this machine: {by} {package}")
     return found
 
 

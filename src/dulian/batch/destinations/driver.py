@@ -41,9 +41,9 @@ class Driver(ABC):
     def create(self, filesystem: AbstractFileSystem, path: str, data: bytes, *, token: str) -> None:
         """Put a file there in one request, which the store refuses if there is one; and note the token with it."""
 
-    def has_token(self, filesystem: AbstractFileSystem, path: str, token: str) -> bool | None:
-        """Whether a file was put there with this token; None where no tokens are noted."""
-        return None
+    def has_token(self, filesystem: AbstractFileSystem, path: str, token: str) -> bool:
+        """Whether a file was put there with this token; never of a store whose answers cannot be lost."""
+        return False
 
     def replace(self, filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
         """Put a file there, over what there is."""

@@ -8,7 +8,7 @@ import aiohttp
 import requests
 from fsspec import AbstractFileSystem
 from fsspec.asyn import sync
-from gcsfs import GCSFileSystem
+from gcsfs.core import GCSFileSystem
 from gcsfs.retry import ChecksumError, HttpError
 from google.auth.exceptions import GoogleAuthError, RefreshError, TransportError
 
@@ -41,7 +41,7 @@ class GcsDriver(Driver):
             timeout=seconds_for(len(data)),
         )
 
-    def has_token(self, filesystem: AbstractFileSystem, path: str, token: str) -> bool | None:
+    def has_token(self, filesystem: AbstractFileSystem, path: str, token: str) -> bool:
         return bool((filesystem.info(path).get("metadata") or {}).get(MARK) == token)
 
     def page(self, filesystem: AbstractFileSystem, path: str, token: Any) -> tuple[list[str], Any]:

@@ -50,7 +50,7 @@ class S3Driver(Driver):
             timeout=seconds_for(len(data)),
         )
 
-    def has_token(self, filesystem: AbstractFileSystem, path: str, token: str) -> bool | None:
+    def has_token(self, filesystem: AbstractFileSystem, path: str, token: str) -> bool:
         bucket, key, _ = filesystem.split_path(path)
         head = filesystem.call_s3("head_object", Bucket=bucket, Key=key)
         return bool(head.get("Metadata", {}).get(MARK) == token)

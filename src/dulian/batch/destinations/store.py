@@ -42,8 +42,7 @@ class StoreDestination:
     """See :class:`dulian.batch.destinations.Destination`.
 
     A request whose answer is lost may have been carried out, and HTTP clients ask again without saying so. So if
-    :meth:`create` finds the name taken, it looks whether what lies there bears its own token. Where no token can be
-    noted (Azure), and it has tried before, the same bytes are taken for its own.
+    :meth:`create` finds the name taken, it looks whether what lies there bears its own token.
     """
 
     url: str
@@ -58,8 +57,6 @@ class StoreDestination:
         probe = f"{STAGING}/{Temporary.of_this_process().new_name('probe')}"
         made = self.create(probe, b"first")
         try:
-            # Some drivers try again by themselves, and then meet their own first try.
-            made = made or self.read(probe) == b"first"
             if not made or self.create(probe, b"second") or self.read(probe) != b"first":
                 raise DestinationError(f"{self.url}: {_NO_CONDITION}")
         finally:
@@ -69,20 +66,18 @@ class StoreDestination:
         path, doing = self._path(name), f"cannot write {printable(name)}"
         if len(data) > MAX_CREATE_BYTES:
             raise DestinationError(f"{self.url}: {doing}: {len(data):,} bytes are more than {MAX_CREATE_BYTES:,}")
-        opened, patience, token, tried = self._opened(doing), Patience(self.patience_s), secrets.token_hex(16), False
+        opened, patience, token = self._opened(doing), Patience(self.patience_s), secrets.token_hex(16)
         while True:
             try:
                 opened.driver.create(opened.filesystem, path, data, token=token)
             except opened.driver.failures as error:
                 outcome = opened.driver.outcome_of(error)
                 if outcome == "exists":
-                    mine = self._find(doing, lambda one: one.driver.has_token(one.filesystem, path, token))
-                    return tried and self.read(name) == data if mine is None else mine
+                    return bool(self._find(doing, lambda one: one.driver.has_token(one.filesystem, path, token)))
                 if outcome == "unsupported":
                     raise DestinationError(f"{self.url}: {_NO_CONDITION}") from error
                 if outcome != "passing" or not patience.wait():
                     raise self._failure(doing, error) from error
-                tried = True
             else:
                 return True
 
