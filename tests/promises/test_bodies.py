@@ -337,7 +337,7 @@ WRAPPED = {"alone": (PICTURE, "image/jpeg"), "form": (in_form(PICTURE), FORM), "
 
 
 @given(name=st.sampled_from(sorted(WRAPPED)), cuts=st.lists(st.integers(0, 400), max_size=12), chunked=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_pieces_make_no_difference(shared: Setup, name: str, cuts: list[int], chunked: bool) -> None:
     """P7, P11: wherever head and body are cut, and whatever frames them, the answer is that to one piece."""
     body, content_type = WRAPPED[name]

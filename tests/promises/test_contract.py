@@ -41,7 +41,7 @@ CHECKED = (
     "unsupported_method",
     "allow_header_conformance",
 )
-FEW = settings(max_examples=30, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=30, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dulian.service import schema
@@ -30,7 +30,6 @@ pytestmark = pytest.mark.weights
 
 # It stands in every name, and must stand nowhere else.
 SECRET = "gray-heron"
-GENTLE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Asking:
@@ -123,7 +122,7 @@ def named(name: bytes) -> bytes:
 
 @pytest.mark.parametrize("path", ["/v1/analyze", "/v1/batch", "/api/analyze"])
 @given(name=names)
-@settings(GENTLE, max_examples=60)
+@settings(max_examples=60)
 def test_no_name_matters(path: str, asking: Asking, name: str) -> None:
     """P9: the answer is that to a plain name, and the name comes back nowhere."""
     usual = asking.ask(path, named(b"a.jpg"), FORM)
@@ -137,7 +136,7 @@ def test_no_name_matters(path: str, asking: Asking, name: str) -> None:
 @example(b'"; name="photo')
 @example(b"a.jpg\"; filename*=UTF-8''..%2f..%2fetc%2fpasswd; x=\"")
 @example(b"\\")
-@settings(GENTLE, max_examples=150)
+@settings(max_examples=150)
 def test_any_bytes_may_be_a_name(asking: Asking, name: bytes) -> None:
     """P9: what breaks the form is refused as a form; the name comes back nowhere."""
     status, head, body = asking.ask("/v1/analyze", named(SECRET.encode() + name + SECRET.encode()), FORM)
@@ -187,14 +186,14 @@ MAGICS = sorted({data[:length] for data in files().values() for length in (4, 12
 
 
 @given(magic=st.sampled_from(MAGICS), noise=st.binary(max_size=400))
-@settings(GENTLE, max_examples=150)
+@settings(max_examples=150)
 def test_random_bytes_after_any_signature(asking: Asking, magic: bytes, noise: bytes) -> None:
     """P2, P5."""
     assert asking.refusal("/v1/analyze", magic + noise, "image/png") in {None, *REFUSED}
 
 
 @given(name=st.sampled_from(sorted(files())), data=st.data())
-@settings(GENTLE, max_examples=150)
+@settings(max_examples=150)
 def test_changed_files(asking: Asking, name: str, data: st.DataObject) -> None:
     """P2, P3: bytes changed, left out, put in."""
     file = bytearray(files()[name])
@@ -219,7 +218,7 @@ fields = st.fixed_dictionaries(
 
 
 @given(parts=st.lists(fields, max_size=24))
-@settings(GENTLE, max_examples=100)
+@settings(max_examples=100)
 def test_forms_of_any_parts(asking: Asking, parts: list[dict[str, Any]]) -> None:
     """P7, P11: answered if there is exactly one file in field image, among twenty parts at most."""
     body = form(*(part(files()["png"], **one) for one in parts))
@@ -233,7 +232,7 @@ def is_file(one: dict[str, Any]) -> bool:
 
 
 @given(start=st.integers(0, 400), noise=st.binary(max_size=60), length=st.integers(0, 100))
-@settings(GENTLE, max_examples=100)
+@settings(max_examples=100)
 def test_damaged_forms(asking: Asking, start: int, noise: bytes, length: int) -> None:
     """P7, P11."""
     body = form(part(b"1", name="a", filename=None), part(files()["png"][:200]))
@@ -251,7 +250,7 @@ values = st.recursive(
 
 
 @given(value=values, indent=st.sampled_from([None, 0, 3]))
-@settings(GENTLE, max_examples=100)
+@settings(max_examples=100)
 def test_any_json(asking: Asking, value: Any, indent: int | None) -> None:
     """P11: nothing but one name and Base64 is taken, and short Base64 is no picture."""
     body = json.dumps(value, indent=indent).encode()
@@ -259,7 +258,7 @@ def test_any_json(asking: Asking, value: Any, indent: int | None) -> None:
 
 
 @given(name=st.text(max_size=30), value=st.text(max_size=30))
-@settings(GENTLE, max_examples=60)
+@settings(max_examples=60)
 def test_any_wish(asking: Asking, name: str, value: str) -> None:
     """P11: refused, or one that is known."""
     path = f"/v1/analyze?{quote(name, errors='replace')}={quote(value, errors='replace')}"
@@ -269,7 +268,7 @@ def test_any_wish(asking: Asking, name: str, value: str) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/analyze", "/v1/batch", "/predict", "/api/analyze", "/analyze"])
 @given(content_type=st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=60))
-@settings(GENTLE, max_examples=40)
+@settings(max_examples=40)
 def test_any_content_type(path: str, asking: Asking, content_type: str) -> None:
     """P11: what is in it is judged by the bytes, and what wraps it by this alone."""
     status, _, _ = asking.ask(path, b"no picture", content_type)

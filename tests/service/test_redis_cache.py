@@ -418,7 +418,7 @@ def test_what_this_deployment_has_not_put_there_is_not_there(
         assert len(other.analysis.seen) == 1
         assert not other.far.breaker_open
         told = [*log("cache_distrusted"), *log("cache_refused")]
-        assert [event["tier"] for event in told] == ["redis"]
+        assert {event["tier"] for event in told} == {"redis"}
         await other.written()
         with server.client() as client:  # and the right one has taken its place
             assert client.get(key)[HEAD_BYTES:] == value[HEAD_BYTES:]
@@ -644,8 +644,8 @@ def test_what_waits_to_be_written_is_bounded(server: RedisServer, log: Callable[
             tracemalloc.stop()
             assert far.waiting_bytes > 50_000
             assert taken < 3 * 2**20  # the package, imported now, included
-            (told,) = log("cache_refused")
-            assert told["reason"] == "too many results wait to be written"
+            reasons = [one["reason"] for one in log("cache_refused")]
+            assert reasons.count("too many results wait to be written") == 1
             await far.close()
             assert far.waiting_bytes == 0
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tests.fakes import face_at
 from tests.pictures import scene
@@ -185,7 +185,6 @@ def test_colours_are_converted_once_and_in_what_is_cut(spec: CropSpec) -> None:
 
 
 @given(st.integers(-20, 190), st.integers(-20, 140), st.integers(1, 120))
-@settings(deadline=None)
 def test_without_resampling_a_converted_crop_is_a_crop_of_the_converted_picture(x: int, y: int, side: int) -> None:
     face = Detection(BoundingBox(x, y, x + side, y + side), 0.9)
     spec = SquareCrop(margin=0.0, side=side)

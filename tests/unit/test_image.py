@@ -7,7 +7,7 @@ import io
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as PillowImage
 from tests.pictures import scene
@@ -47,7 +47,6 @@ coordinate = st.integers(-300, 500)
 
 
 @given(coordinate, coordinate, st.integers(1, 300), st.integers(1, 300))
-@settings(deadline=None)
 def test_crops_at_their_own_size_are_exact_and_replicate_the_border(x: int, y: int, width: int, height: int) -> None:
     crop = crop_rect(IMAGE, (x, y, x + width, y + height), (width, height))
     assert np.array_equal(crop, by_index(IMAGE, x, y, x + width, y + height))

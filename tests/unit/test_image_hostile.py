@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from tests.pictures import (
@@ -267,13 +267,13 @@ def check(data: bytes) -> None:
 
 
 @given(st.sampled_from(MAGICS), st.binary(max_size=300))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_random_bytes_after_any_signature(magic: bytes, noise: bytes) -> None:
     check(magic + noise)
 
 
 @given(st.sampled_from(sorted(FILES)), st.data())
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=600)
 def test_flipped_bytes_give_an_image_or_an_input_error(name: str, data: st.DataObject) -> None:
     file = bytearray(FILES[name])
     head = st.integers(0, min(400, len(file) - 1))
@@ -284,7 +284,7 @@ def test_flipped_bytes_give_an_image_or_an_input_error(name: str, data: st.DataO
 
 
 @given(st.sampled_from(sorted(FILES)), st.integers(0, 10**6), st.integers(0, 10**6), st.binary(max_size=40))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 def test_spliced_files_give_an_image_or_an_input_error(name: str, start: int, length: int, noise: bytes) -> None:
     file = FILES[name]
     start %= len(file)

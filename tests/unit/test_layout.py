@@ -67,7 +67,7 @@ def scenes(draw: st.DrawFn) -> tuple[tuple[int, int], list[LabelledFace], float]
 
 
 @given(scenes(), st.booleans())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_the_promises_hold_for_any_crowd(scene, cover_faces):
     frame, faces, gap = scene
     placements = place_labels(frame, faces, gap_px=gap, cover_faces=cover_faces)
@@ -87,7 +87,7 @@ def test_the_promises_hold_for_any_crowd(scene, cover_faces):
 
 
 @given(scenes())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_leader_lines_join_label_and_box_and_cross_nothing(scene):
     frame, faces, gap = scene
     placements = place_labels(frame, faces, gap_px=gap)
@@ -110,7 +110,7 @@ def test_leader_lines_join_label_and_box_and_cross_nothing(scene):
 
 
 @given(scenes())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_a_face_goes_without_a_label_only_when_every_spot_beside_it_is_blocked(scene):
     frame, faces, gap = scene
     placements = place_labels(frame, faces, gap_px=gap)
@@ -121,7 +121,7 @@ def test_a_face_goes_without_a_label_only_when_every_spot_beside_it_is_blocked(s
 
 
 @given(scenes())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_a_free_classic_spot_is_taken(scene):
     frame, faces, gap = scene
     placements = place_labels(frame, faces, gap_px=gap)
@@ -163,7 +163,7 @@ def _blocked(
 
 
 @given(scenes(), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_the_order_of_faces_does_not_matter(scene, random):
     frame, faces, gap = scene
     assume(len({f.box for f in faces}) == len(faces))
@@ -183,7 +183,7 @@ def test_the_order_of_faces_does_not_matter(scene, random):
     st.integers(1, 8),
     st.integers(8, 30),
 )
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_a_mirrored_picture_has_its_label_at_the_same_height(x, y, w, h, label_w, label_h):
     x, w, label_w = 10 * x, 10 * w, 20 * label_w
     straight = place_labels((800, 300), [face(x, 7 * y, x + w, 7 * y + 6 * h, (label_w, label_h))])[0]

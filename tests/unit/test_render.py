@@ -144,7 +144,7 @@ def test_the_box_is_drawn_along_its_edge_in_a_colour_of_its_status(status, groun
 
 @pytest.mark.parametrize("eyes", [True, False])
 @given(box=st.tuples(st.integers(-80, 600), st.integers(-80, 440), st.integers(12, 500), st.integers(12, 400)))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_eyes_of_a_face_alone_stay_clear(eyes, box):
     x, y, w, h = box
     image = make_image()

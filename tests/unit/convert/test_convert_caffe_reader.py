@@ -89,7 +89,7 @@ def test_a_truncated_file_is_refused_or_shorter(end):
     assert len(layers) < 2  # the cut fell between two layers
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200))
 def test_random_bytes_only_raise_conversion_errors(data):
     for candidate in (data, bytes_field(100, data), bytes_field(100, bytes_field(7, data))):
@@ -97,7 +97,7 @@ def test_random_bytes_only_raise_conversion_errors(data):
             read_caffemodel(candidate)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, len(VALID) - 1), st.integers(0, 255))
 def test_a_flipped_byte_only_raises_conversion_errors(position, value):
     damaged = bytearray(VALID)

@@ -252,7 +252,7 @@ def test_a_net_whose_tensors_outgrow_memory_is_refused():
         convert_caffe(prototxt(body), TRAINED)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_mutated_text_is_converted_or_refused(data):
     text = CLASSIFIER.decode()

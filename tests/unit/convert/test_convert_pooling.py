@@ -113,7 +113,7 @@ def test_what_cannot_be_pooled_names_the_layer(param, message):
         convert_caffe(text, EMPTY)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 12), st.integers(1, 5), st.integers(1, 5), st.integers(0, 4), st.sampled_from(["MAX", "AVE"]))
 def test_any_window_is_right_or_refused(run_onnx, side, kernel, stride, pad, kind):
     x = np.random.default_rng(side).normal(0, 1, (1, 2, side, side)).astype(np.float32)

@@ -121,7 +121,7 @@ def test_a_second_value_is_refused_where_one_is_meant():
         parse_prototxt(b"a: 1\na: 2").integer("a", 0)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(st.binary(max_size=80), st.text("ab:{}<>[],;\"'#\\1.-e \n", max_size=80).map(str.encode)))
 def test_random_text_only_raises_conversion_errors(data):
     with suppress(ConversionError):
