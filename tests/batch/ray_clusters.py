@@ -12,9 +12,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.conftest import ROOT
 
+# Processes of Ray end themselves now and then ("Tried to complete task that was not pending", in 2.60 as in
+# ray-project/ray#54846), and say so.
+RAY_TESTS = [pytest.mark.ray, pytest.mark.flaky(reruns=2, only_rerun="You have likely discovered a bug in Ray")]
 # It ends in any case after so long: a busy machine takes minutes for what takes seconds elsewhere.
 SECONDS = 540
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.batch.mortal import PATIENCE_S, Batch, numbered, wait_for
-from tests.batch.ray_clusters import children_of, end, ray_environment
+from tests.batch.ray_clusters import RAY_TESTS, children_of, end, ray_environment
 from tests.conftest import ROOT
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'dulian[ray]'")
 pytestmark = [
-    pytest.mark.ray,
+    *RAY_TESTS,
     pytest.mark.skipif(
         sys.platform != "linux" or os.geteuid() != 0 or shutil.which("ip") is None,
         reason="network namespaces need Linux, root and the program ip (apt-get install iproute2)",

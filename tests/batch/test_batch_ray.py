@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,11 +33,11 @@ from dulian.store import ModelStore
 from tests.batch.fake_work import HANGS, KILLS, FakeAnalysis
 from tests.batch.fakes import MemoryDestination, begin
 from tests.batch.mortal import PATIENCE_S, Batch, numbered, wait_for
-from tests.batch.ray_clusters import RayCluster, children_of, end, ray_cluster
+from tests.batch.ray_clusters import RAY_TESTS, RayCluster, children_of, end, ray_cluster
 from tests.conftest import ROOT
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'dulian[ray]'")
-pytestmark = pytest.mark.ray
+pytestmark = RAY_TESTS
 
 
 @pytest.fixture(scope="module")
@@ -323,29 +324,70 @@ def test_a_node_takes_no_more_than_fit_into_its_memory() -> None:
 # ── what Ray raises ──────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_range_that_is_lost_again_and_again_ends_the_run_and_blames_no_picture() -> None:
+def fake_cluster(answer: Callable[[str], object], **cpus: int) -> Any:
+    """Nodes whose tasks end at once; ``answer`` is asked, with the name of the node, what is to be heard of them."""
+    import ray.exceptions
+
+    def task(**options: Any) -> SimpleNamespace:
+        node = options["scheduling_strategy"].node_id
+        return SimpleNamespace(remote=lambda *given: (node, next(numbers)))
+
+    numbers = count()
+    nodes = [
+        {"NodeID": name * 56, "Alive": True, "Resources": {"CPU": n, "memory": 1 << 40}} for name, n in cpus.items()
+    ]
+    return SimpleNamespace(
+        exceptions=ray.exceptions,
+        put=lambda errand: errand,
+        nodes=lambda: nodes,
+        remote=lambda function: SimpleNamespace(options=task),
+        wait=lambda tasks, num_returns, timeout: (tasks, []),
+        get=lambda reference: answer(reference[0][0]),
+    )
+
+
+def crew_of(cluster: Any, orders: Orders, ledger: Ledger) -> _Crew:
+    errand = Errand(key="key", orders=orders, sign="sign", witness=None, stall_s=60.0)
+    return _Crew(cluster, ledger, RayDriver(), errand)
+
+
+def test_a_range_that_is_lost_again_and_again_ends_the_run_and_blames_no_picture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import ray.exceptions
+
+    monkeypatch.setattr("dulian.batch.drivers.ray._LOOK_S", 0.0)
+    monkeypatch.setattr("dulian.batch.drivers.ray._LEFT_OUT_S", 0.0)
+    destination = MemoryDestination()
+    orders = orders_in(destination, Input(source="a"), Input(source="b"))
+    ledger = Ledger(orders.job, destination)
+    asked: list[str] = []
+
+    def lost(node: str) -> object:
+        asked.append(node)
+        raise ray.exceptions.NodeDiedError("the node is gone")
+
+    with pytest.raises(BackendError, match=r"inputs 0 to 2 of shard 0 were lost 5 times.*the node is gone"):
+        crew_of(fake_cluster(lost, a=2), orders, ledger).work()
+    assert ledger.tally.deaths == 0
+    assert len(asked) == 5
+
+
+def test_a_node_that_takes_no_task_is_left_out_for_a_while() -> None:
+    """The list of nodes may be ahead of those who give out tasks, or behind them, for some seconds."""
     import ray.exceptions
 
     destination = MemoryDestination()
     orders = orders_in(destination, Input(source="a"), Input(source="b"))
     ledger = Ledger(orders.job, destination)
-    numbers = iter(range(100))
+    asked: list[str] = []
 
-    def lost(reference: object) -> None:
-        raise ray.exceptions.NodeDiedError("the node is gone")
+    def answer(node: str) -> object:
+        asked.append(node)
+        if node == "a":
+            raise ray.exceptions.TaskUnschedulableError("the node doesn't exist any more")
+        return "done", []
 
-    cluster = SimpleNamespace(
-        exceptions=ray.exceptions,
-        put=lambda errand: errand,
-        nodes=lambda: [{"NodeID": "0" * 56, "Alive": True, "Resources": {"CPU": 2, "memory": 1 << 34}}],
-        remote=lambda function: SimpleNamespace(
-            options=lambda **named: SimpleNamespace(remote=lambda *given: next(numbers))
-        ),
-        wait=lambda tasks, num_returns, timeout: (tasks, []),
-        get=lost,
-    )
-    errand = Errand(key="key", orders=orders, sign="sign", witness=None, stall_s=60.0)
-    with pytest.raises(BackendError, match=r"inputs 0 to 2 of shard 0 were lost 5 times.*the node is gone"):
-        _Crew(cluster, ledger, RayDriver(), errand).work()  # type: ignore[arg-type]
-    assert ledger.tally.deaths == 0
-    assert next(numbers) == 5
+    crew_of(fake_cluster(answer, a=8, b=2), orders, ledger).work()
+    assert asked == ["a", "b"]
+    assert ledger.finished

@@ -16,12 +16,12 @@ import pytest
 
 from dulian import load_analyzer
 from dulian.store import ModelStore
-from tests.batch.ray_clusters import children_of, end, ray_environment
+from tests.batch.ray_clusters import RAY_TESTS, children_of, end, ray_environment
 from tests.conftest import ROOT
 from tests.deploy.programs import DEPLOY, free_ports
 
 pytest.importorskip("ray.serve", reason="Ray Serve is not installed: pip install 'ray[serve]'")
-pytestmark = [pytest.mark.ray, pytest.mark.weights]
+pytestmark = [*RAY_TESTS, pytest.mark.weights]
 
 PATIENCE_S = 60.0
 

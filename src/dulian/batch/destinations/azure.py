@@ -30,8 +30,9 @@ class AzureDriver(Driver):
             read_timeout=int(SILENCE_S),
             **AzureBlobFileSystem._get_kwargs_from_urls(url),
         )
-        # Else it sends blocks of larger files, and those of two who write at once are one heap; adlfs cannot be told.
+        # What adlfs has no words for. Larger files would go up in blocks, and those of two who write at once be mixed.
         opened.service_client._config.max_single_put_size = MAX_CREATE_BYTES
+        opened.service_client._config.retry_policy.total_retries = 0
         return opened
 
     def create(self, filesystem: AbstractFileSystem, path: str, data: bytes, *, token: str) -> None:
@@ -39,7 +40,7 @@ class AzureDriver(Driver):
         async def put() -> None:
             async with _blob(filesystem, path) as blob:
                 metadata = {"is_directory": "false", _MARK: token}
-                await blob.upload_blob(data, metadata=metadata, retry_total=0, timeout=seconds_for(len(data)))
+                await blob.upload_blob(data, metadata=metadata, timeout=seconds_for(len(data)))
 
         sync(filesystem.loop, put)
 
@@ -51,7 +52,7 @@ class AzureDriver(Driver):
         return bool(sync(filesystem.loop, ask))
 
     def replace(self, filesystem: AbstractFileSystem, path: str, data: bytes) -> None:
-        filesystem.pipe_file(path, data, retry_total=0, timeout=seconds_for(len(data)))
+        filesystem.pipe_file(path, data, timeout=seconds_for(len(data)))
 
     def upload(self, filesystem: AbstractFileSystem, local: str, path: str, size: int) -> None:
         filesystem.put_file(local, path, overwrite=True, timeout=seconds_for(size))

@@ -40,6 +40,8 @@ _LOOK_S = 1.0
 _GRACE_S = 10.0
 # A range whose node was lost so often: the cluster is to blame, or the range, and nobody can tell from here.
 _MAX_LOSSES = 5
+# A node that has lost a task, or is not known yet to those who give them out, while the list says that it is alive.
+_LEFT_OUT_S = 5.0
 _WITNESSES = 16
 _STARTS = 2
 _KNOCK_S = 10.0
@@ -281,6 +283,7 @@ class _Crew:
         self._running: dict[Any, tuple[Range, str]] = {}
         self._losses: Counter[Range] = Counter()
         self._nodes: dict[str, int] = {}
+        self._left_out: dict[str, float] = {}
         self._looked = -_LOOK_S
         self._had_room = time.monotonic()
 
@@ -291,8 +294,8 @@ class _Crew:
             if not self._running:
                 time.sleep(_LOOK_S)  # no node has room
             for reference in self._finished(_LOOK_S):
-                part, _ = self._running.pop(reference)
-                self._hear(reference, part)
+                part, node = self._running.pop(reference)
+                self._hear(reference, part, node)
 
     def dismiss(self) -> None:
         """End all tasks: each is interrupted, and its process killed if that takes too long."""
@@ -315,6 +318,8 @@ class _Crew:
         self._looked = now
         alive = [node for node in self._ray.nodes() if node["Alive"]]
         self._nodes = {node["NodeID"]: room(node["Resources"], self._threads) for node in alive}
+        self._left_out = {node: until for node, until in self._left_out.items() if now < until}
+        self._nodes.update(dict.fromkeys(self._nodes.keys() & self._left_out, 0))
         for reference, (part, node) in [*self._running.items()]:
             if node not in self._nodes:
                 del self._running[reference]
@@ -350,7 +355,7 @@ class _Crew:
         ended, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
         return [*ended]
 
-    def _hear(self, reference: Any, part: Range) -> None:
+    def _hear(self, reference: Any, part: Range, node: str) -> None:
         errors = self._ray.exceptions
         try:
             kind, said = self._ray.get(reference)
@@ -361,6 +366,7 @@ class _Crew:
         except errors.RayError as error:
             if isinstance(error, errors.RayTaskError) and not isinstance(error, errors.TaskCancelledError):
                 raise
+            self._nodes[node], self._left_out[node] = 0, time.monotonic() + _LEFT_OUT_S
             self._lose(part, str(error))
         else:
             if kind == "failed":
