@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import warnings
 from collections.abc import Iterator
 from functools import cache
 
@@ -35,6 +37,15 @@ def s3_bucket(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> S3Bucket:
     return bucket
 
 
+@pytest.fixture
+def nothing_left_open() -> Iterator[None]:
+    """What drivers leave to the garbage collector it gets at the end of the test, and none of the others."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 @pytest.fixture(scope="session")
 def azure_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """The port of a real store of Azure's on this machine."""
@@ -43,7 +54,7 @@ def azure_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 @pytest.fixture
-def azure_container(azure_port: int, monkeypatch: pytest.MonkeyPatch) -> AzureContainer:
+def azure_container(azure_port: int, monkeypatch: pytest.MonkeyPatch, nothing_left_open: None) -> AzureContainer:
     """A container of its own, empty, to which this process's environment leads."""
     container = new_container(azure_port)
     container.lead_here(monkeypatch)
@@ -58,7 +69,7 @@ def gcs_port() -> Iterator[int]:
 
 
 @pytest.fixture
-def gcs_bucket(gcs_port: int, monkeypatch: pytest.MonkeyPatch) -> GcsBucket:
+def gcs_bucket(gcs_port: int, monkeypatch: pytest.MonkeyPatch, nothing_left_open: None) -> GcsBucket:
     """A bucket of its own, empty, to which this process's environment leads."""
     bucket = new_gcs_bucket(gcs_port)
     bucket.lead_here(monkeypatch)

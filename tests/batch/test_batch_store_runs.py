@@ -13,9 +13,10 @@ import pytest
 
 from tests.batch.faulty_http import Request
 from tests.batch.mortal import records_of
-from tests.batch.stores import Bucket, faulty
+from tests.batch.stores import DRIVERS, Bucket, faulty
 from tests.conftest import ROOT
 
+pytestmark = DRIVERS
 PATIENCE_S = 120.0
 PICTURES = 96
 FAULTS = ("500", "slow", "cut", "503", "lost", "refused")

@@ -23,9 +23,10 @@ from dulian.batch.failures import outcome_of
 from dulian.batch.patience import Patience
 from dulian.errors import DestinationError, MissingDependencyError
 from tests.batch.faulty_http import FaultyHttp, Request
-from tests.batch.stores import PAGE, Bucket, S3Bucket, faulty
+from tests.batch.stores import DRIVERS, PAGE, Bucket, S3Bucket, faulty
 from tests.conftest import ROOT
 
+pytestmark = DRIVERS
 PATIENCE_S = 60.0
 
 
@@ -103,7 +104,6 @@ def test_after_an_unclear_answer_what_others_committed_stays_theirs(bucket: S3Bu
     assert bucket.objects() == {"records/a": b"theirs"}
 
 
-@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # so do the drivers
 def test_every_commit_is_one_request_with_the_condition_however_large(any_store: tuple[Bucket, FaultyHttp]) -> None:
     bucket, proxy = any_store
     data = bytes(104_857_600)  # from here on the drivers would send parts

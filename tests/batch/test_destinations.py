@@ -21,9 +21,10 @@ from dulian.errors import MalformedInputError
 from tests.batch import racers
 from tests.batch.azurite import AzureContainer
 from tests.batch.gcs import GcsBucket
-from tests.batch.stores import S3Bucket
+from tests.batch.stores import DRIVERS, S3Bucket
 from tests.conftest import ROOT
 
+pytestmark = DRIVERS
 PATIENCE_S = 60.0
 RACERS = 32
 POSIX = pytest.mark.skipif(os.name != "posix", reason="links, pipes and signals of POSIX systems")
@@ -238,7 +239,6 @@ class TestS3(DestinationContract):
         return open_destination(s3_bucket.url)
 
 
-@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # so does azure-core
 class TestAzure(DestinationContract):
     processes = 6
     races = 3
@@ -248,7 +248,6 @@ class TestAzure(DestinationContract):
         return open_destination(azure_container.url)
 
 
-@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")  # so does gcsfs
 class TestGcs(DestinationContract):
     processes = 6
     races = 3
