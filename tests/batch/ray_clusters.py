@@ -14,11 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.batch.mortal import PATIENCE_S
 from tests.conftest import ROOT
 
 # Processes of Ray end themselves now and then ("Tried to complete task that was not pending", in 2.60 as in
 # ray-project/ray#54846), and say so.
-RAY_TESTS = [pytest.mark.ray, pytest.mark.flaky(reruns=2, only_rerun="You have likely discovered a bug in Ray")]
+BROKEN = "You have likely discovered a bug in Ray"
+RAY_TESTS = [pytest.mark.ray, pytest.mark.flaky(reruns=2, only_rerun=BROKEN)]
 # It ends in any case after so long: a busy machine takes minutes for what takes seconds elsewhere.
 SECONDS = 540
 
@@ -103,6 +105,13 @@ def ray_cluster(nodes: int) -> Iterator[RayCluster]:
         owner.stdout.close()
         end(started)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def heard(driver: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a driver wrote until it ended."""
+    out, err = driver.communicate(timeout=PATIENCE_S)
+    assert BROKEN not in err, BROKEN
+    return out, err
 
 
 def children_of(pid: int) -> list[psutil.Process]:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.batch.mortal import PATIENCE_S, Batch, numbered, wait_for
-from tests.batch.ray_clusters import RAY_TESTS, children_of, end, ray_environment
+from tests.batch.mortal import Batch, numbered, wait_for
+from tests.batch.ray_clusters import RAY_TESTS, children_of, end, heard, ray_environment
 from tests.conftest import ROOT
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'dulian[ray]'")
@@ -150,7 +150,7 @@ def test_a_node_that_is_cut_off_and_comes_back_answers_nothing_twice(network: Ne
             wait_for(lambda: len(batch.analysed()) > before + 100 or driver.poll() is not None, "nobody goes on")
             assert driver.poll() is None
             network.plug()
-            out, err = driver.communicate(timeout=PATIENCE_S)
+            out, err = heard(driver)
             assert driver.returncode == 0, err
             assert out == "0 400 0 0\n"  # nobody has died, and no picture is blamed
             batch.check_complete()

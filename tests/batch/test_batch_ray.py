@@ -33,7 +33,7 @@ from dulian.store import ModelStore
 from tests.batch.fake_work import HANGS, KILLS, FakeAnalysis
 from tests.batch.fakes import MemoryDestination, begin
 from tests.batch.mortal import PATIENCE_S, Batch, numbered, wait_for
-from tests.batch.ray_clusters import RAY_TESTS, RayCluster, children_of, end, ray_cluster
+from tests.batch.ray_clusters import RAY_TESTS, RayCluster, children_of, end, heard, ray_cluster
 from tests.conftest import ROOT
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'dulian[ray]'")
@@ -109,7 +109,7 @@ def test_after_a_node_and_the_driver_are_killed_exactly_what_is_missing_is_compu
     survived = len(batch.committed())
     wait_for(lambda: len(batch.committed()) > survived + 3 or driver.poll() is not None, "the other nodes do not go on")
     driver.kill()
-    out, err = driver.communicate()
+    out, err = heard(driver)
     assert (out, err) == ("", ""), "Ray's own words reach the terminal"
     wait_for(lambda: not cluster.tasks(), "tasks outlive their driver")
     committed, analysed = batch.committed(), len(batch.analysed())
@@ -141,7 +141,7 @@ def test_ctrl_c_leaves_no_process_of_a_local_cluster_and_the_next_run_goes_on(
     started = children_of(driver.pid)
     assert any("raylet" in process.name() for process in started)
     os.killpg(driver.pid, signal.SIGINT)
-    out, err = driver.communicate(timeout=PATIENCE_S)
+    out, err = heard(driver)
     assert "KeyboardInterrupt" in err
     assert out == ""
     _, alive = psutil.wait_procs(started, 10)
@@ -184,7 +184,7 @@ def test_real_models_answer_as_they_do_in_this_process(
 def test_what_no_node_has_room_for_is_not_waited_for_without_end(make_batch: MakeBatch) -> None:
     batch = make_batch(numbered(4), "--threads", "64", "--patience-s", "2")
     driver = batch.start()
-    _, err = driver.communicate(timeout=PATIENCE_S)
+    _, err = heard(driver)
     assert "BackendError: for 2 seconds no node of the Ray cluster could take a task, which needs 64 CPU" in err
 
 

@@ -302,8 +302,8 @@ class _Crew:
         with suppress(ConnectionError, self._ray.exceptions.RayError):
             for reference in self._running:
                 self._ray.cancel(reference)
-            self._finished(_GRACE_S, all_of_them=True)
-            for reference in self._running:
+            ended = self._finished(_GRACE_S, all_of_them=True)
+            for reference in self._running.keys() - ended:
                 self._ray.cancel(reference, force=True)
 
     def _look(self) -> None:
