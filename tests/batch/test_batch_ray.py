@@ -346,9 +346,13 @@ def fake_cluster(answer: Callable[[str], object], **cpus: int) -> Any:
     )
 
 
-def crew_of(cluster: Any, orders: Orders, ledger: Ledger) -> _Crew:
+def crew_of(answer: Callable[[str], object], **cpus: int) -> tuple[_Crew, Ledger]:
+    """At work on one shard of two inputs."""
+    destination = MemoryDestination()
+    orders = orders_in(destination, Input(source="a"), Input(source="b"))
+    ledger = Ledger(orders.job, destination)
     errand = Errand(key="key", orders=orders, sign="sign", witness=None, stall_s=60.0)
-    return _Crew(cluster, ledger, RayDriver(), errand)
+    return _Crew(fake_cluster(answer, **cpus), ledger, RayDriver(), errand), ledger
 
 
 def test_a_range_that_is_lost_again_and_again_ends_the_run_and_blames_no_picture(
@@ -358,17 +362,15 @@ def test_a_range_that_is_lost_again_and_again_ends_the_run_and_blames_no_picture
 
     monkeypatch.setattr("dulian.batch.drivers.ray._LOOK_S", 0.0)
     monkeypatch.setattr("dulian.batch.drivers.ray._LEFT_OUT_S", 0.0)
-    destination = MemoryDestination()
-    orders = orders_in(destination, Input(source="a"), Input(source="b"))
-    ledger = Ledger(orders.job, destination)
     asked: list[str] = []
 
     def lost(node: str) -> object:
         asked.append(node)
         raise ray.exceptions.NodeDiedError("the node is gone")
 
+    crew, ledger = crew_of(lost, a=2)
     with pytest.raises(BackendError, match=r"inputs 0 to 2 of shard 0 were lost 5 times.*the node is gone"):
-        crew_of(fake_cluster(lost, a=2), orders, ledger).work()
+        crew.work()
     assert ledger.tally.deaths == 0
     assert len(asked) == 5
 
@@ -377,9 +379,6 @@ def test_a_node_that_takes_no_task_is_left_out_for_a_while() -> None:
     """The list of nodes may be ahead of those who give out tasks, or behind them, for some seconds."""
     import ray.exceptions
 
-    destination = MemoryDestination()
-    orders = orders_in(destination, Input(source="a"), Input(source="b"))
-    ledger = Ledger(orders.job, destination)
     asked: list[str] = []
 
     def answer(node: str) -> object:
@@ -388,6 +387,7 @@ def test_a_node_that_takes_no_task_is_left_out_for_a_while() -> None:
             raise ray.exceptions.TaskUnschedulableError("the node doesn't exist any more")
         return "done", []
 
-    crew_of(fake_cluster(answer, a=8, b=2), orders, ledger).work()
+    crew, ledger = crew_of(answer, a=8, b=2)
+    crew.work()
     assert asked == ["a", "b"]
     assert ledger.finished
